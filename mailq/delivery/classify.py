@@ -1,0 +1,157 @@
+"""What a reply, or the lack of one, means: a failure with its reach and its words.
+
+Every text names the server, quotes it in full, and says what it answered. A
+permanent refusal inside a session settles its recipients: no other server is
+asked, whatever the stage; only a 5xx greeting is softened by default.
+
+Source: smtp-delivery S-11 to S-14, X-31 to X-43, T-03, T-20 to T-38.
+"""
+
+from dataclasses import replace
+
+from mailq.errors import ConnectionTimeoutError, MailqError, ReplyTooLongError
+from mailq.status import Endpoint, EnhancedStatus, Failure, Reply, Scope, Severity, Stage
+
+_IN_REPLY_TO = {
+    Stage.MAIL: "MAIL FROM command",
+    Stage.RCPT: "RCPT TO command",
+    Stage.DATA: "DATA command",
+    Stage.END_OF_DATA: "end of DATA command",
+}
+
+CONNECT_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 1)
+MISCONFIGURED_STATUS = EnhancedStatus(Severity.TRANSIENT, 3, 5)
+STREAM_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 2)
+LOOP_STATUS = EnhancedStatus(Severity.PERMANENT, 4, 6)
+TOO_LARGE_STATUS = EnhancedStatus(Severity.PERMANENT, 3, 4)
+NO_SMTPUTF8_STATUS = EnhancedStatus(Severity.PERMANENT, 6, 7)
+HANDSHAKE_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 5)
+NOT_OFFERED_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 4)
+
+
+def is_protocol_error(reply: Reply) -> bool:
+    """Whether the reply shows that client and server do not understand each other.
+
+    The session is then not kept. Source: smtp-delivery T-30.
+    """
+    code = reply.code
+    return code < 400 or code > 599 or code == 555 or 500 <= code <= 509  # noqa: PLR2004 - RFC 5321 §4.2.2
+
+
+def _from_reply(reply: Reply, reason: str, *, stage: Stage, scope: Scope, endpoint: Endpoint) -> Failure:
+    status = reply.status
+    if status.severity is Severity.SUCCESS:
+        # Success where it makes no sense. Source: smtp-delivery T-31.
+        reason = f"Protocol error: {reason}"
+        status = EnhancedStatus(Severity.PERMANENT, 5, 0)
+    return Failure(
+        status=status,
+        reason=reason,
+        stage=stage,
+        scope=scope,
+        settles=status.severity is Severity.PERMANENT,
+        endpoint=endpoint,
+        reply=reply,
+    )
+
+
+def _local(status: EnhancedStatus, reason: str, *, stage: Stage, scope: Scope, endpoint: Endpoint) -> Failure:
+    return Failure(
+        status=status,
+        reason=reason,
+        stage=stage,
+        scope=scope,
+        settles=status.severity is Severity.PERMANENT,
+        endpoint=endpoint,
+    )
+
+
+def not_connected(endpoint: Endpoint, text: str) -> Failure:
+    """Return the failure of a connection that did not come about. Source: smtp-delivery C-84."""
+    reason = f"connect to {endpoint}: {text}"
+    return _local(CONNECT_STATUS, reason, stage=Stage.CONNECT, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def path_too_long(endpoint: Endpoint) -> Failure:
+    """Return the failure of a UNIX-domain socket whose path no socket address holds. Source: C-94."""
+    reason = "Server configuration error"
+    return _local(MISCONFIGURED_STATUS, reason, stage=Stage.CONNECT, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def stream_failure(error: MailqError, stage: Stage, endpoint: Endpoint) -> Failure:
+    """Return the failure of a conversation that broke off. Source: smtp-delivery T-35, T-36."""
+    if isinstance(error, ConnectionTimeoutError):
+        reason = f"conversation with {endpoint.name} timed out while {stage.value}"
+    elif isinstance(error, ReplyTooLongError):
+        reason = f"host {endpoint.name} sent a reply without end while {stage.value}"
+    else:
+        reason = f"lost connection with {endpoint.name} while {stage.value}"
+    return _local(STREAM_STATUS, reason, stage=stage, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def refused_to_talk(reply: Reply, stage: Stage, endpoint: Endpoint) -> Failure:
+    """Return the failure of a greeting, EHLO, HELO or LHLO. Source: smtp-delivery S-13, S-14, S-22, S-23."""
+    reason = f"host {endpoint.name} refused to talk to me: {reply.text}"
+    return _from_reply(reply, reason, stage=stage, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def greeting_refused(reply: Reply, endpoint: Endpoint, *, skip_5xx: bool) -> Failure:
+    """Return the failure of a greeting; with *skip_5xx* a 5xx only means: ask the next server. Source: S-11."""
+    failure = refused_to_talk(reply, Stage.GREETING, endpoint)
+    if skip_5xx and reply.code // 100 == 5:  # noqa: PLR2004 - RFC 5321 §4.2.1
+        return replace(failure, status=failure.status.as_transient(), settles=False)
+    return failure
+
+
+def refused(reply: Reply, stage: Stage, scope: Scope, endpoint: Endpoint) -> Failure:
+    """Return the failure of MAIL, RCPT, DATA or the final dot. Source: smtp-delivery X-31 to X-43."""
+    reason = f"host {endpoint.name} said: {reply.text} (in reply to {_IN_REPLY_TO[stage]})"
+    return _from_reply(reply, reason, stage=stage, scope=scope, endpoint=endpoint)
+
+
+def loops_back(nexthop: str, endpoint: Endpoint, *, best: bool) -> Failure:
+    """Return the failure of a server that greets us with our own name.
+
+    Bounced when it is a best MX; else somebody else may be first, so deferred. Source: smtp-delivery S-30.
+    """
+    status = LOOP_STATUS if best else LOOP_STATUS.as_transient()
+    reason = f"mail for {nexthop} loops back to myself"
+    return _local(status, reason, stage=Stage.EHLO, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def too_large(size_bytes: int, limit_bytes: int, endpoint: Endpoint) -> Failure:
+    """Return the failure of a message above the server's announced SIZE. Source: smtp-delivery X-01."""
+    reason = f"message size {size_bytes} exceeds size limit {limit_bytes} of server {endpoint.name}"
+    return _local(TOO_LARGE_STATUS, reason, stage=Stage.MAIL, scope=Scope.MESSAGE, endpoint=endpoint)
+
+
+def smtputf8_missing(endpoint: Endpoint) -> Failure:
+    """Return the failure of a server that cannot take this address form; the next one may. Source: S-40 [H]."""
+    reason = (
+        "message requires SMTPUTF8, but no server was found that supports SMTPUTF8. "
+        f"The last attempted server was {endpoint.name}"
+    )
+    failure = _local(NO_SMTPUTF8_STATUS, reason, stage=Stage.MAIL, scope=Scope.MESSAGE, endpoint=endpoint)
+    return replace(failure, settles=False)
+
+
+def tls_not_offered(endpoint: Endpoint) -> Failure:
+    """Return the failure of a server without STARTTLS where TLS is required. Source: smtp-delivery P-23."""
+    reason = f"TLS is required, but was not offered by host {endpoint.name}"
+    return _local(NOT_OFFERED_STATUS, reason, stage=Stage.STARTTLS, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def tls_refused(reply: Reply, endpoint: Endpoint) -> Failure:
+    """Return the failure of a server that refuses STARTTLS where TLS is required. Source: smtp-delivery P-22."""
+    reason = f"TLS is required, but host {endpoint.name} refused to start TLS: {reply.text}"
+    return _from_reply(reply, reason, stage=Stage.STARTTLS, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def tls_handshake_failed(endpoint: Endpoint, *, required: bool) -> Failure:
+    """Return the failure of a TLS handshake.
+
+    Where TLS is optional it says nothing about the site as a whole. Source: smtp-delivery P-30, T-27.
+    """
+    scope = Scope.SERVER if required else Scope.MESSAGE
+    reason = "Cannot start TLS: handshake failure"
+    return _local(HANDSHAKE_STATUS, reason, stage=Stage.TLS, scope=scope, endpoint=endpoint)

@@ -1,0 +1,159 @@
+"""A conversation with one server: say, hear, and whether it can be used again.
+
+The session knows nothing of recipients or other servers. Every wait has an
+end: a reply must be complete within its stage's timeout, however slowly its
+bytes come, so a server that drips cannot hold a slot.
+
+Differs from Postfix: the timeout is per reply, not per read, as with
+smtp_per_request_deadline=yes.
+
+Source: smtp-delivery R-01 to R-06, R-46, S-50 to S-61.
+"""
+
+from datetime import timedelta
+
+from mailq.delivery.ports import Clock, Connection
+from mailq.errors import ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError
+from mailq.settings import Settings
+from mailq.smtp import commands
+from mailq.smtp.extensions import NONE
+from mailq.smtp.replies import ReplyReader
+from mailq.status import Endpoint, Reply, Stage
+
+STREAM_ERRORS = (ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError)
+
+
+class Session:
+    """An open conversation.
+
+    Attributes:
+        endpoint: The server.
+        extensions: What the server offers; none before the handshake.
+        stage: What is being done, for naming a lost connection.
+        broken: The stream is of no use: nothing more is written to it.
+    """
+
+    def __init__(self, connection: Connection, endpoint: Endpoint, *, clock: Clock, settings: Settings) -> None:
+        """Take over a fresh *connection* to *endpoint*."""
+        self.endpoint = endpoint
+        self.settings = settings
+        self.extensions = NONE
+        self.stage = Stage.GREETING
+        self.broken = False
+        self._connection = connection
+        self._clock = clock
+        self._reader = ReplyReader()
+        self._expires_at = clock.monotonic() + settings.connection_reuse_time_limit.total_seconds()
+        self._reuses = 0
+        self._spoiled = False
+        self._closed = False
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is on."""
+        return self._connection.encrypted
+
+    @property
+    def keepable(self) -> bool:
+        """Whether another transaction may use this session. Source: smtp-delivery R-02, R-03, R-06, P-28."""
+        settings = self.settings
+        limit = settings.connection_reuse_count_limit
+        return not (
+            self.broken
+            or self._spoiled
+            or self._reader.garbage_seen
+            or self._reader.pending
+            or self._clock.monotonic() >= self._expires_at
+            or (limit > 0 and self._reuses >= limit)
+            or (self.encrypted and not settings.tls_connection_reuse)
+        )
+
+    def spoil(self) -> None:
+        """Do not use this session again, but end it politely."""
+        self._spoiled = True
+
+    def say(self, data: bytes, stage: Stage, timeout: timedelta) -> None:
+        """Send *data*.
+
+        Raises:
+            ConnectionLostError: The server is gone.
+            ConnectionTimeoutError: It takes nothing.
+        """
+        self.stage = stage
+        try:
+            self._connection.send(data, timeout_seconds=timeout.total_seconds())
+        except STREAM_ERRORS:
+            self.broken = True
+            raise
+
+    def hear(self, stage: Stage, timeout: timedelta) -> Reply:
+        """Return the next reply.
+
+        Args:
+            stage: What the reply is about.
+            timeout: For the whole reply.
+
+        Raises:
+            ConnectionLostError: The server is gone.
+            ConnectionTimeoutError: The reply was not complete in time.
+            ReplyTooLongError: The reply has no end.
+        """
+        self.stage = stage
+        try:
+            return self._hear(timeout.total_seconds())
+        except STREAM_ERRORS:
+            self.broken = True
+            raise
+
+    def ask(self, data: bytes, stage: Stage, timeout: timedelta) -> Reply:
+        """Send a command and return its reply. Raises as :meth:`say` and :meth:`hear`."""
+        self.say(data, stage, timeout)
+        return self.hear(stage, timeout)
+
+    def start_tls(self) -> None:
+        """Encrypt from here on; what was heard before is forgotten, so nothing can be injected.
+
+        Raises:
+            TlsHandshakeError: The session is broken.
+        """
+        self.stage = Stage.TLS
+        self._reader = ReplyReader()
+        self.extensions = NONE
+        self.broken = True
+        self._connection.start_tls(
+            server_name=self.endpoint.host, timeout_seconds=self.settings.starttls_timeout.total_seconds()
+        )
+        self.broken = False
+
+    def probe(self) -> bool:
+        """Return whether a kept session still answers, and count its reuse. Source: smtp-delivery R-46."""
+        self._reuses += 1
+        try:
+            return self.ask(commands.RSET, Stage.RSET_PROBE, self.settings.rset_timeout).positive
+        except STREAM_ERRORS:
+            return False
+
+    def quit(self) -> None:
+        """End the session: QUIT where the stream allows it, without waiting for the answer by default."""
+        if not self.broken and not self._closed:
+            try:
+                self.say(commands.QUIT, Stage.QUIT, self.settings.quit_timeout)
+                if not self.settings.skip_quit_response:
+                    self.hear(Stage.QUIT, self.settings.quit_timeout)
+            except STREAM_ERRORS:
+                pass  # The mail is settled; how the server takes its leave changes nothing. Source: T-39.
+        self.close()
+
+    def close(self) -> None:
+        """Close without a word."""
+        self._closed = True
+        self._connection.close()
+
+    def _hear(self, seconds: float) -> Reply:
+        deadline = self._clock.monotonic() + seconds
+        while (reply := self._reader.next_reply()) is None:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                raise ConnectionTimeoutError
+            self._reader.feed(self._connection.receive(timeout_seconds=left))
+        return reply

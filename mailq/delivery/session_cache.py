@@ -1,0 +1,122 @@
+"""Sessions kept open between messages, in this process.
+
+A kept session is found by the destination that led to it, or by its endpoint.
+Taking one removes it: nobody shares a session. A session stays a bounded time;
+what is idle too long is closed without a word, as is everything at shutdown.
+
+Source: smtp-delivery R-10 to R-17, postconf(5) smtp_connection_cache_time_limit.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mailq.delivery.ports import Clock
+from mailq.delivery.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    session: Session
+    idle_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    endpoint_key: tuple[str, ...]
+    idle_until: float
+
+
+class SessionCache:
+    """The idle sessions of one process; safe to use from many threads."""
+
+    def __init__(self, clock: Clock, *, idle_time: timedelta = timedelta(seconds=2)) -> None:
+        """Keep sessions for *idle_time* each."""
+        self._clock = clock
+        self._idle_seconds = idle_time.total_seconds()
+        self._lock = threading.Lock()
+        self._by_endpoint: dict[tuple[str, ...], deque[_Kept]] = {}
+        self._bindings: dict[tuple[str, ...], deque[_Binding]] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Count the sessions kept."""
+        with self._lock:
+            return sum(len(kept) for kept in self._by_endpoint.values())
+
+    def keep(self, session: Session, endpoint_key: tuple[str, ...], destination_key: tuple[str, ...] | None) -> None:
+        """Keep *session*; with a destination key it can be found by that too."""
+        idle_until = self._clock.monotonic() + self._idle_seconds
+        with self._lock:
+            if not self._closed:
+                self._by_endpoint.setdefault(endpoint_key, deque()).append(_Kept(session, idle_until))
+                if destination_key is not None:
+                    self._bind(destination_key, _Binding(endpoint_key, idle_until))
+                return
+        session.close()
+
+    def take_by_endpoint(self, endpoint_key: tuple[str, ...]) -> Session | None:
+        """Take the oldest session with this endpoint; None when none is kept."""
+        self.close_idle()
+        with self._lock:
+            return self._pop(endpoint_key)
+
+    def take_by_destination(self, destination_key: tuple[str, ...]) -> Session | None:
+        """Take the oldest session that this destination led to; None when none is kept.
+
+        A binding outlives its session, and is then passed over. Source: smtp-delivery R-17.
+        """
+        self.close_idle()
+        with self._lock:
+            for binding in self._bindings.get(destination_key, ()):
+                session = self._pop(binding.endpoint_key)
+                if session is not None:
+                    return session
+        return None
+
+    def close_idle(self) -> None:
+        """Close what was idle too long."""
+        now = self._clock.monotonic()
+        with self._lock:
+            stale = self._remove_older(now)
+        for session in stale:
+            session.close()
+
+    def close(self) -> None:
+        """Close everything, and keep nothing from now on."""
+        with self._lock:
+            self._closed = True
+            stale = self._remove_older(float("inf"))
+        for session in stale:
+            session.close()
+
+    def _bind(self, key: tuple[str, ...], binding: _Binding) -> None:
+        bindings = self._bindings.setdefault(key, deque())
+        for old in [b for b in bindings if b.endpoint_key == binding.endpoint_key]:
+            bindings.remove(old)
+        bindings.append(binding)
+
+    def _pop(self, key: tuple[str, ...]) -> Session | None:
+        kept = self._by_endpoint.get(key)
+        if not kept:
+            return None
+        session = kept.popleft().session
+        if not kept:
+            del self._by_endpoint[key]
+        return session
+
+    def _remove_older(self, now: float) -> list[Session]:
+        # Entries are in the order of their ends, so only what is removed is looked at.
+        stale: list[Session] = []
+        for key, kept in list(self._by_endpoint.items()):
+            while kept and kept[0].idle_until <= now:
+                stale.append(kept.popleft().session)
+            if not kept:
+                del self._by_endpoint[key]
+        for key, bindings in list(self._bindings.items()):
+            while bindings and bindings[0].idle_until <= now:
+                bindings.popleft()
+            if not bindings:
+                del self._bindings[key]
+        return stale
