@@ -15,7 +15,7 @@ from mailq.delivery.ports import MessageBodies
 from mailq.delivery.report import SessionReport
 from mailq.delivery.session import STREAM_ERRORS, Session
 from mailq.envelope import DeliveryRequest, Protocol, Recipient
-from mailq.errors import ConnectionLostError
+from mailq.errors import ConnectionLostError, MailqError
 from mailq.smtp import commands
 from mailq.smtp.body import encode_content
 from mailq.smtp.dialogue import Send, Transaction
@@ -46,10 +46,7 @@ def transfer(
         try:
             _carry_out(session, transaction, content)
         except STREAM_ERRORS as error:
-            failure = stream_failure(error, session.stage, session.endpoint)
-            retry = session.encrypted and may_retry_plaintext and bool(transaction.undecided)
-            verdicts = _verdicts(session, transaction)
-            return SessionReport(verdicts=verdicts, failure=failure, transacted=True, retry_plaintext=retry)
+            return _broken_off(session, transaction, error, may_retry_plaintext=may_retry_plaintext)
     if not transaction.clean:
         session.spoil()
     return SessionReport(
@@ -58,6 +55,17 @@ def transfer(
         completed=True,
         transacted=True,
     )
+
+
+def _broken_off(
+    session: Session, transaction: Transaction, error: MailqError, *, may_retry_plaintext: bool
+) -> SessionReport:
+    """What a conversation that broke off told: whom the server had answered for keeps that answer. Source: T-39."""
+    verdicts, failure, retry = _verdicts(session, transaction), _rejection(session, transaction), False
+    if failure is None:
+        failure = stream_failure(error, session.stage, session.endpoint)
+        retry = session.encrypted and may_retry_plaintext and bool(transaction.undecided)
+    return SessionReport(verdicts=verdicts, failure=failure, transacted=True, retry_plaintext=retry)
 
 
 def _unfit(session: Session, request: DeliveryRequest, recipients: Sequence[Recipient]) -> SessionReport | None:

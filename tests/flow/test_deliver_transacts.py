@@ -102,6 +102,13 @@ def test_a_connection_lost_among_the_recipients_defers_the_accepted_ones_too():
     }
 
 
+def test_a_sender_refused_with_421_keeps_that_reason_though_the_connection_is_lost():
+    """X-31 T-26 T-39."""
+    outcome = World({"mx1": FakeServer(mail="421 4.3.2 going down")}).deliver()["u@dest.test"]
+    assert brief(outcome) == "deferred 4.3.2 mx1.dest.test"
+    assert "(in reply to MAIL FROM command)" in reason(outcome)
+
+
 def test_a_multi_line_reply_is_quoted_in_full():
     """4.37: S-03 S-04."""
     outcome = World({"mx1": FakeServer(mail="550-first line\n550 second line")}).deliver()["u@dest.test"]
