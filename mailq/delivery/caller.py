@@ -6,7 +6,7 @@ Source: smtp-delivery C-15 to C-28, C-38 to C-47, C-70 to C-74, R-20, R-40 to R-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mailq.delivery.classify import not_connected, path_too_long
+from mailq.delivery.classify import not_connected, path_too_long, source_address_unusable
 from mailq.delivery.handshake import Introduction, introduce
 from mailq.delivery.plan import ConnectPlan
 from mailq.delivery.ports import Ports
@@ -16,7 +16,7 @@ from mailq.delivery.session_cache import SessionCache
 from mailq.delivery.site import Site
 from mailq.delivery.transfer import transfer
 from mailq.envelope import CacheRule, DeliveryRequest, Protocol
-from mailq.errors import ConnectFailedError, SocketPathTooLongError
+from mailq.errors import ConnectFailedError, SocketPathTooLongError, SourceAddressError
 from mailq.routing.destination import Destination, parse_destination
 from mailq.routing.mx import NoRoute, Route
 from mailq.routing.route import find_route
@@ -118,6 +118,8 @@ class Caller:
             connection = self._ports.connector.connect(endpoint, timeout_seconds=self._connect_seconds())
         except SocketPathTooLongError:
             return SessionReport(failure=path_too_long(endpoint))
+        except SourceAddressError:
+            return SessionReport(failure=source_address_unusable(endpoint))
         except ConnectFailedError as error:
             return SessionReport(failure=not_connected(endpoint, str(error)))
         session = Session(connection, endpoint, clock=self._ports.clock, settings=self._settings)

@@ -21,6 +21,7 @@ _IN_REPLY_TO = {
 
 CONNECT_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 1)
 MISCONFIGURED_STATUS = EnhancedStatus(Severity.TRANSIENT, 3, 5)
+SOURCE_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 0)
 STREAM_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 2)
 LOOP_STATUS = EnhancedStatus(Severity.PERMANENT, 4, 6)
 TOO_LARGE_STATUS = EnhancedStatus(Severity.PERMANENT, 3, 4)
@@ -76,6 +77,12 @@ def path_too_long(endpoint: Endpoint) -> Failure:
     """Return the failure of a UNIX-domain socket whose path no socket address holds. Source: C-94."""
     reason = "Server configuration error"
     return _local(MISCONFIGURED_STATUS, reason, stage=Stage.CONNECT, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def source_address_unusable(endpoint: Endpoint) -> Failure:
+    """Return the failure of a source address that must be used and cannot. Source: C-81."""
+    reason = "server configuration error"
+    return _local(SOURCE_STATUS, reason, stage=Stage.CONNECT, scope=Scope.SERVER, endpoint=endpoint)
 
 
 def stream_failure(error: MailqError, stage: Stage, endpoint: Endpoint) -> Failure:

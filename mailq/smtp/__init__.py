@@ -1,0 +1,6 @@
+"""The language: replies, extensions, commands, body and the order they go in.
+
+May touch: settings, envelope, status, errors. No input or output except in
+``connection`` (the only sockets) and ``tls`` (their encryption).
+Called by: delivery and the worker's wiring.
+"""

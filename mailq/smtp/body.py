@@ -1,0 +1,93 @@
+"""Puts content into the form that follows DATA, as a stream.
+
+- Every line ends in CRLF, the last one included. A bare CR and a bare LF are
+  line ends too, and become CRLF: whatever a receiver takes for a line end,
+  it finds no end of data that we did not write.
+- A line that starts with a dot gets one more.
+- A line beyond the limit is broken by CRLF and a space.
+
+The result does not depend on how the content is cut into chunks. The final
+``.`` CRLF is not part of it.
+
+Source: RFC 5321 §2.3.8, §4.1.1.4 and §4.5.2, smtp-delivery X-60, X-61, X-63.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+BLOCK_BYTES: Final = 65_536
+
+_CRLF: Final = b"\r\n"
+
+
+def encode_content(chunks: Iterable[bytes], *, line_length_limit_bytes: int) -> Iterator[bytes]:
+    """Yield the content as it goes over the wire, in blocks of about 64 KiB.
+
+    Args:
+        chunks: The content, cut anywhere.
+        line_length_limit_bytes: Longest line, line end and doubled dot not counted; 0 is no limit, 1 counts as 2.
+    """
+    # A broken line goes on with a space and needs room for one byte more.
+    limit = max(2, line_length_limit_bytes) if line_length_limit_bytes else 0
+    column = 0
+    held_back = b""
+    for block in _blocks(chunks):
+        # A CR at the end may be half of a CRLF.
+        data = held_back + block
+        held_back = b"\r" if data.endswith(b"\r") else b""
+        data = _with_crlf(data[: len(data) - len(held_back)])
+        if not data:
+            continue
+        folded = _folded(data, column, limit) if limit else data
+        yield _dot_stuffed(folded, at_line_start=column == 0)
+        column = _column_after(folded, column)
+    if held_back or column:
+        yield _CRLF
+
+
+def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    waiting = bytearray()
+    for chunk in chunks:
+        waiting += chunk
+        while len(waiting) >= BLOCK_BYTES:
+            yield bytes(waiting[:BLOCK_BYTES])
+            del waiting[:BLOCK_BYTES]
+    if waiting:
+        yield bytes(waiting)
+
+
+def _with_crlf(data: bytes) -> bytes:
+    pairs = data.count(_CRLF)
+    if pairs == data.count(b"\n") == data.count(b"\r"):
+        return data
+    return data.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
+
+
+def _folded(data: bytes, column: int, limit: int) -> bytes:
+    """Break long lines; *column* bytes of the first line have been written before."""
+    first, *rest = lines = data.split(_CRLF)
+    if column + len(first) <= limit and max(map(len, rest), default=0) <= limit:
+        return data
+    lines[0] = _broken(first, limit - column, limit)
+    lines[1:] = [_broken(line, limit, limit) for line in rest]
+    return _CRLF.join(lines)
+
+
+def _broken(line: bytes, room: int, limit: int) -> bytes:
+    """Break one line after *room* bytes, and then so that no line exceeds *limit*."""
+    if len(line) <= room:
+        return line
+    step = limit - 1
+    pieces = [line[start : start + step] for start in range(room, len(line), step)]
+    return b"\r\n ".join([line[:room], *pieces])
+
+
+def _dot_stuffed(data: bytes, *, at_line_start: bool) -> bytes:
+    stuffed = data.replace(b"\r\n.", b"\r\n..")
+    return b"." + stuffed if at_line_start and data.startswith(b".") else stuffed
+
+
+def _column_after(data: bytes, column: int) -> int:
+    """Return how many bytes the last line of *data* has, when it began at *column*."""
+    last_end = data.rfind(_CRLF)
+    return column + len(data) if last_end < 0 else len(data) - last_end - len(_CRLF)

@@ -1,0 +1,238 @@
+"""Connections to servers: the only sockets of mailq.
+
+TCP over IPv4 and IPv6, and UNIX-domain stream sockets. Every wait has a
+timeout, and every trouble of the peer or the network is one of four errors
+whose text is the operating system's.
+
+Source: smtp-delivery C-81 to C-86, C-94.
+"""
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+from contextlib import suppress
+from typing import Final
+
+from mailq.errors import (
+    ConnectFailedError,
+    ConnectionLostError,
+    ConnectionTimeoutError,
+    SettingError,
+    SocketPathTooLongError,
+    SourceAddressError,
+    TlsHandshakeError,
+)
+from mailq.settings import Settings
+from mailq.smtp.tls import server_name_indication, unverified_context
+from mailq.status import Endpoint
+
+RECEIVE_BYTES: Final = 65_536
+# sun_path has 108 bytes on Linux, 104 on BSD and macOS; the last is the NUL that ends it.
+SOCKET_PATH_LIMIT_BYTES: Final = 107
+
+_log: Final = logging.getLogger(__name__)
+
+# What a socket with a timeout raises when the time is over, before and after encryption.
+_TIMED_OUT: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class SocketConnection:
+    """A connected stream socket; used by one thread at a time.
+
+    Raises nothing but the errors of its methods.
+    """
+
+    __slots__ = ("_socket", "_timeout_seconds")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._timeout_seconds: float | None = -1.0
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is on."""
+        return isinstance(self._socket, ssl.SSLSocket)
+
+    def send(self, data: bytes, *, timeout_seconds: float) -> None:
+        """Write all of *data*; each partial write starts the time anew.
+
+        Raises:
+            ConnectionLostError: The peer is gone.
+            ConnectionTimeoutError: Nothing could be written for *timeout_seconds*.
+        """
+        rest = memoryview(data)
+        try:
+            self._set_timeout(timeout_seconds)
+            while rest:
+                rest = rest[self._socket.send(rest) :]
+        except _TIMED_OUT as error:
+            raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
+        except OSError as error:
+            raise ConnectionLostError(_text(error)) from error
+
+    def receive(self, *, timeout_seconds: float) -> bytes:
+        """Return what has arrived, 1 to 65,536 bytes; 0 seconds or less only looks.
+
+        Raises:
+            ConnectionLostError: End of stream, or a reset.
+            ConnectionTimeoutError: Nothing arrived for *timeout_seconds*.
+        """
+        try:
+            self._set_timeout(timeout_seconds)
+            data = self._socket.recv(RECEIVE_BYTES)
+        except _TIMED_OUT as error:
+            raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
+        except OSError as error:
+            raise ConnectionLostError(_text(error)) from error
+        if not data:
+            raise ConnectionLostError("Connection closed by the server")
+        return data
+
+    def start_tls(self, *, server_name: str, timeout_seconds: float) -> None:
+        """Encrypt from here on.
+
+        Args:
+            server_name: Sent as server name indication where it can be.
+            timeout_seconds: For the whole handshake.
+
+        Raises:
+            TlsHandshakeError: The handshake failed; the connection is of no use any more.
+        """
+        try:
+            self._socket.settimeout(timeout_seconds)
+            wrapped = unverified_context().wrap_socket(
+                self._socket, server_hostname=server_name_indication(server_name), do_handshake_on_connect=False
+            )
+            self._socket = wrapped
+            self._timeout_seconds = timeout_seconds
+            wrapped.do_handshake()
+        except (OSError, ValueError) as error:
+            self.close()
+            raise TlsHandshakeError(_text(error)) from error
+
+    def close(self) -> None:
+        """Release the socket; harmless when repeated, never raises."""
+        with suppress(OSError):
+            self._socket.close()
+
+    def _set_timeout(self, timeout_seconds: float) -> None:
+        wanted = max(0.0, timeout_seconds)
+        if wanted != self._timeout_seconds:
+            self._socket.settimeout(wanted)
+            self._timeout_seconds = wanted
+
+
+class SocketConnector:
+    """Opens connections from the configured source addresses.
+
+    Args:
+        settings: network, bind_address, bind_address6, bind_address_enforce and inet_interfaces are used.
+
+    Raises:
+        SettingError: A source address is not an address of its family.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._loopback_only = settings.network == "loopback"
+        self._enforce_source = settings.bind_address_enforce
+        self._sources = {
+            4: _source_address("bind_address", settings.bind_address, 4) or _only_own_address(settings, 4),
+            6: _source_address("bind_address6", settings.bind_address6, 6) or _only_own_address(settings, 6),
+        }
+
+    def connect(self, endpoint: Endpoint, *, timeout_seconds: float) -> SocketConnection:
+        """Connect to *endpoint*; 0 seconds means the operating system's limit.
+
+        Raises:
+            SocketPathTooLongError: No UNIX-domain socket can have this path.
+            SourceAddressError: The source address cannot be used, and bind_address_enforce is on.
+            ConnectFailedError: ``str()`` is the operating system's text, such as ``Connection refused``.
+        """
+        if endpoint.port is None:
+            return self._connect_local(endpoint.address, timeout_seconds)
+        try:
+            address = ipaddress.ip_address(endpoint.address)
+        except ValueError as error:
+            raise ConnectFailedError(f"not an address: {endpoint.address}") from error
+        if self._loopback_only and not address.is_loopback:
+            raise ConnectFailedError("the setting network allows loopback addresses only")
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004 - the version is its name
+        new = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._bind(new, address)
+            new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _connected(new, (endpoint.address, endpoint.port), timeout_seconds)
+        except BaseException:
+            new.close()
+            raise
+
+    def _connect_local(self, path: str, timeout_seconds: float) -> SocketConnection:
+        if len(os.fsencode(path)) > SOCKET_PATH_LIMIT_BYTES:
+            raise SocketPathTooLongError(f"longer than {SOCKET_PATH_LIMIT_BYTES} bytes: {path}")
+        new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            return _connected(new, path, timeout_seconds)
+        except BaseException:
+            new.close()
+            raise
+
+    def _bind(self, new: socket.socket, target: _Address) -> None:
+        """Take the source address; where it cannot be had, go on without unless it is enforced. Source: C-81."""
+        source = self._sources[target.version]
+        if source is None:
+            return
+        try:
+            new.bind((str(source), 0))
+        except OSError as error:
+            if self._enforce_source:
+                raise SourceAddressError(f"{source}: {_text(error)}") from error
+            _log.warning("cannot connect from %s, using the system's choice: %s", source, _text(error))
+
+
+def _connected(new: socket.socket, where: tuple[str, int] | str, timeout_seconds: float) -> SocketConnection:
+    try:
+        new.settimeout(timeout_seconds if timeout_seconds > 0 else None)
+        new.connect(where)
+    except TimeoutError as error:
+        raise ConnectFailedError(os.strerror(errno.ETIMEDOUT)) from error
+    except (OSError, ValueError) as error:
+        raise ConnectFailedError(_text(error)) from error
+    return SocketConnection(new)
+
+
+def _text(error: Exception) -> str:
+    """Return the operating system's or the TLS library's own words."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error.strerror or error)
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
+
+
+def _source_address(setting: str, text: str, version: int) -> _Address | None:
+    """Read a setting: an address, with or without brackets, or empty."""
+    bare = text.removeprefix("[").removesuffix("]")
+    if not bare:
+        return None
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        address = None
+    if address is None or address.version != version:
+        raise SettingError(f"{setting}: expected an IPv{version} address, got {text!r}")
+    return address
+
+
+def _only_own_address(settings: Settings, version: int) -> _Address | None:
+    """Return the one own address of a family, where the settings name exactly one. Source: smtp-delivery C-82."""
+    own: list[_Address] = []
+    for text in settings.inet_interfaces:
+        with suppress(ValueError):  # names and the words "all" and "loopback-only" name no one address
+            own.append(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+    family = [address for address in own if address.version == version]
+    return family[0] if len(family) == 1 and not family[0].is_loopback else None

@@ -1,0 +1,113 @@
+"""Reads server replies out of a byte stream.
+
+Bytes go in with :meth:`ReplyReader.feed`, complete replies come out of
+:meth:`ReplyReader.next_reply`.
+
+- A reply ends at the first line of exactly three digits and a space, or
+  three digits alone; its code is that line's. ``ddd-`` goes on.
+- Any other line is garbage: skipped, and remembered for good, because a
+  session whose replies may be out of step must not be used again.
+- Whatever arrives, what is kept is bounded: a line is cut, the text of a
+  long reply is dropped in the middle, an endless reply raises.
+
+Source: RFC 5321 §4.2, smtp-delivery S-01 to S-03.
+"""
+
+import re
+from typing import Final
+
+from mailq.errors import ReplyTooLongError
+from mailq.status import Reply
+
+LINE_LIMIT_BYTES: Final = 2048
+TEXT_LIMIT_CHARACTERS: Final = 2048
+REPLY_LIMIT_BYTES: Final = 65_536
+REPLY_LIMIT_LINES: Final = 1000
+
+_CODE: Final = re.compile(rb"[0-9]{3}(?=([ -])|$)")
+
+
+class ReplyReader:
+    """Turns what a server sent into replies."""
+
+    __slots__ = ("_buffer", "_garbage_seen", "_lines", "_received_bytes", "_received_lines", "_stored")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._garbage_seen = False
+        self._start_reply()
+
+    def _start_reply(self) -> None:
+        self._lines: list[str] = []
+        self._stored = 0
+        self._received_bytes = 0
+        self._received_lines = 0
+
+    @property
+    def garbage_seen(self) -> bool:
+        """Whether any line so far was no reply line; never reset. Source: smtp-delivery S-01."""
+        return self._garbage_seen
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes are waiting that no reply has accounted for."""
+        return bool(self._buffer) or self._received_bytes > 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what has arrived; empty *data* changes nothing."""
+        self._buffer += data
+
+    def next_reply(self) -> Reply | None:
+        """Return the next complete reply; None when more bytes are needed.
+
+        Raises:
+            ReplyTooLongError: The reply exceeds 65,536 bytes or 1000 lines; the stream is of no use any more.
+        """
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[: min(end, LINE_LIMIT_BYTES)]).rstrip(b"\r")
+            del self._buffer[: end + 1]
+            self._count(end + 1, lines=1)
+            reply = self._read_line(line)
+            if reply is not None:
+                return reply
+        self._cut_partial_line()
+        return None
+
+    def _read_line(self, line: bytes) -> Reply | None:
+        match = _CODE.match(line)
+        if match is None:
+            self._garbage_seen = True
+            return None
+        text = _printable(line)
+        if match[1] == b"-":
+            self._store(text)
+            return None
+        # Kept even beyond the limit: the reply's status is read from its last line.
+        reply = Reply(int(match[0]), (*self._lines, text))
+        self._start_reply()
+        return reply
+
+    def _store(self, text: str) -> None:
+        if self._stored < TEXT_LIMIT_CHARACTERS:
+            self._lines.append(text)
+            self._stored += len(text) + 1
+
+    def _cut_partial_line(self) -> None:
+        """Forget what exceeds the line limit, but let it count."""
+        excess = len(self._buffer) - LINE_LIMIT_BYTES
+        if excess > 0:
+            del self._buffer[LINE_LIMIT_BYTES:]
+            self._count(excess, lines=0)
+
+    def _count(self, received_bytes: int, *, lines: int) -> None:
+        self._received_bytes += received_bytes
+        self._received_lines += lines
+        if self._received_bytes > REPLY_LIMIT_BYTES or self._received_lines > REPLY_LIMIT_LINES:
+            raise ReplyTooLongError
+
+
+def _printable(line: bytes) -> str:
+    text = line.decode("utf-8", "replace").replace("\ufffd", "?")
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
