@@ -1,0 +1,196 @@
+"""The resolver's contract, held by the fake, and by the real one against a real DNS server."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+
+from mailq.errors import LookupFailedError, LookupKind
+from mailq.routing.resolver import DnsResolver
+from mailq.routing.route import Resolver
+from mailq.settings import Settings
+from mailq.testing.dns_zone import Records
+from mailq.testing.dnsd import DnsServer
+from tests.fakes.resolver import FakeResolver
+
+NOT_FOUND = "Host or domain name not found. Name service error for"
+ZONE: dict[str, Records] = {
+    "dest.test": {"MX": ["20 mx2.dest.test.", "10 mx1.dest.test."], "A": ["192.0.2.9"]},
+    "mx1.dest.test": {"A": ["192.0.2.2", "192.0.2.1"], "AAAA": ["2001:db8::1"]},
+    "mx2.dest.test": {"AAAA": ["2001:db8::2"]},
+    "half.test": {"A": ["192.0.2.3"], "AAAA": "SERVFAIL"},
+    "torn.test": {"A": "SERVFAIL"},
+    "worn.test": {"A": "FORMERR", "AAAA": "NXDOMAIN"},
+    "null.test": {"MX": ["0 ."], "A": ["192.0.2.4"]},
+    "mixed.test": {"MX": ["10 mx1.dest.test.", "0 ."]},
+    "broken.test": {"MX": ["10 -bad-.test."]},
+    "mended.test": {"MX": ["10 -bad-.test.", "20 mx1.dest.test."]},
+    "literal.test": {"MX": ["10 192.0.2.7."]},
+    "alias.test": {"CNAME": ["other.test."]},
+    "other.test": {"CNAME": ["dest.test."]},
+    "dangling.test": {"CNAME": ["nowhere.test."]},
+    "ring1.test": {"CNAME": ["ring2.test."]},
+    "ring2.test": {"CNAME": ["ring1.test."]},
+    "xn--bcher-kva.test": {"A": ["192.0.2.8"]},
+    "servfail.test": "SERVFAIL",
+    "refused.test": "REFUSED",
+    "notimp.test": "NOTIMP",
+    "formerr.test": "FORMERR",
+    "empty.test": {"A": []},
+}
+
+Make = Callable[[tuple[str, ...]], Resolver]
+
+
+@pytest.fixture(params=["fake", "real"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes a resolver of the given address families over ZONE."""
+    if request.param == "fake":
+        yield lambda families: FakeResolver(ZONE, families=families)
+        return
+    with DnsServer(ZONE) as server:
+        settings = {"nameservers": (server.nameserver,), "dns_timeout": timedelta(seconds=20)}
+        yield lambda families: DnsResolver(Settings(inet_protocols=families, **settings))
+
+
+@pytest.fixture
+def resolver(make: Make) -> Resolver:
+    return make(("ipv4", "ipv6"))
+
+
+def failure(ask: Callable[[str], object], name: str) -> tuple[LookupKind, str]:
+    with pytest.raises(LookupFailedError) as caught:
+        ask(name)
+    return caught.value.kind, caught.value.text
+
+
+def test_exchangers_come_in_the_order_of_the_answer(resolver: Resolver):
+    assert [(20, "mx2.dest.test"), (10, "mx1.dest.test")] == list(resolver.mail_exchangers("dest.test"))
+
+
+def test_a_name_may_be_asked_for_in_any_case(resolver: Resolver):
+    assert ["192.0.2.9"] == list(resolver.addresses("DEST.Test"))
+
+
+def test_ipv4_addresses_come_before_ipv6(resolver: Resolver):
+    assert ["192.0.2.2", "192.0.2.1", "2001:db8::1"] == list(resolver.addresses("mx1.dest.test"))
+
+
+@pytest.mark.parametrize(
+    ("families", "expected"), [(("ipv4",), ["192.0.2.2", "192.0.2.1"]), (("ipv6",), ["2001:db8::1"])]
+)
+def test_only_enabled_families_are_returned(make: Make, families: tuple[str, ...], expected: list[str]):
+    assert expected == list(make(families).addresses("mx1.dest.test"))
+
+
+def test_one_answering_family_is_enough(resolver: Resolver):
+    """A-11: OK ranks above everything."""
+    assert ["192.0.2.3"] == list(resolver.addresses("half.test"))
+
+
+def test_a_missing_name_is_reported_by_its_last_question(make: Make):
+    """A-02 A-09 A-11, scenarios 1.03 and 1.04."""
+    both = failure(make(("ipv4", "ipv6")).addresses, "nowhere.test")
+    assert (LookupKind.NOT_FOUND, f"{NOT_FOUND} name=nowhere.test type=AAAA: Host not found") == both
+    ipv4 = failure(make(("ipv4",)).addresses, "nowhere.test")
+    assert (LookupKind.NOT_FOUND, f"{NOT_FOUND} name=nowhere.test type=A: Host not found") == ipv4
+
+
+def test_a_name_without_the_wanted_record_is_not_found(resolver: Resolver):
+    """A-02 A-09."""
+    text = f"{NOT_FOUND} name=empty.test type=MX: Host found but no data record of requested type"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.mail_exchangers, "empty.test")
+
+
+@pytest.mark.parametrize("name", ["servfail.test", "refused.test", "notimp.test"])
+def test_a_server_that_cannot_answer_now_is_asked_again_later(resolver: Resolver, name: str):
+    """A-03 A-09."""
+    text = f"{NOT_FOUND} name={name} type=MX: Host not found, try again"
+    assert (LookupKind.RETRY, text) == failure(resolver.mail_exchangers, name)
+
+
+def test_a_server_that_rejects_the_question_is_final(resolver: Resolver):
+    """A-04 A-09."""
+    text = f"{NOT_FOUND} name=formerr.test type=MX: Non-recoverable error"
+    assert (LookupKind.FAIL, text) == failure(resolver.mail_exchangers, "formerr.test")
+
+
+def test_of_two_failures_the_higher_class_speaks(resolver: Resolver):
+    """A-11: RETRY ranks above NOT_FOUND, FAIL above NOT_FOUND."""
+    torn = f"{NOT_FOUND} name=torn.test type=A: Host not found, try again"
+    assert (LookupKind.RETRY, torn) == failure(resolver.addresses, "torn.test")
+    worn = f"{NOT_FOUND} name=worn.test type=A: Non-recoverable error"
+    assert (LookupKind.FAIL, worn) == failure(resolver.addresses, "worn.test")
+
+
+@pytest.mark.parametrize("name", ["null.test", "mixed.test"])
+def test_a_root_target_anywhere_means_that_the_domain_takes_no_mail(resolver: Resolver, name: str):
+    """A-07 A-09, RFC 7505."""
+    text = f"Domain {name} does not accept mail (nullMX)"
+    assert (LookupKind.NULL_MX, text) == failure(resolver.mail_exchangers, name)
+
+
+def test_targets_that_cannot_be_hosts_are_left_out(resolver: Resolver):
+    """A-05."""
+    assert [(20, "mx1.dest.test")] == list(resolver.mail_exchangers("mended.test"))
+
+
+def test_an_answer_of_impossible_targets_only_is_malformed(resolver: Resolver):
+    """A-05 A-09."""
+    text = "Name service error for name=broken.test type=MX: Malformed or unexpected name server reply"
+    assert (LookupKind.INVALID, text) == failure(resolver.mail_exchangers, "broken.test")
+
+
+def test_a_target_may_be_an_address_against_the_rules(resolver: Resolver):
+    """A-20, scenario 1.18."""
+    assert [(10, "192.0.2.7")] == list(resolver.mail_exchangers("literal.test"))
+
+
+def test_aliases_are_followed_for_every_type(resolver: Resolver):
+    """A-10."""
+    assert [(20, "mx2.dest.test"), (10, "mx1.dest.test")] == list(resolver.mail_exchangers("alias.test"))
+    assert ["192.0.2.9"] == list(resolver.addresses("alias.test"))
+
+
+def test_an_alias_to_nowhere_is_not_found_under_its_own_name(resolver: Resolver):
+    """A-02 A-10."""
+    text = f"{NOT_FOUND} name=dangling.test type=MX: Host not found"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.mail_exchangers, "dangling.test")
+
+
+def test_aliases_in_a_ring_are_noticed(resolver: Resolver):
+    """A-02."""
+    text = "Name server loop for ring1.test"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.mail_exchangers, "ring1.test")
+
+
+@pytest.mark.parametrize("literal", ["192.0.2.77", "2001:db8::77"])
+def test_an_address_stands_for_itself(resolver: Resolver, literal: str):
+    """A-20."""
+    assert [literal] == list(resolver.addresses(literal))
+
+
+def test_an_address_of_a_disabled_family_is_not_found(make: Make):
+    """A-20, scenario 2.16."""
+    text = "Name service error for 2001:db8::1: invalid host or domain name"
+    assert (LookupKind.NOT_FOUND, text) == failure(make(("ipv4",)).addresses, "2001:db8::1")
+
+
+def test_an_address_has_no_exchangers(resolver: Resolver):
+    """A-02 C-103."""
+    text = "Name service error for 192.0.2.1: invalid host or domain name"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.mail_exchangers, "192.0.2.1")
+
+
+@pytest.mark.parametrize("name", ["a..test", "-a.test", "a.test.", "", "a b.test", "é" * 70 + ".test"])
+def test_an_impossible_name_is_not_asked_for(resolver: Resolver, name: str):
+    """A-02."""
+    text = f"Name service error for {name}: invalid host or domain name"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.addresses, name)
+
+
+def test_an_international_name_is_asked_for_in_ascii(resolver: Resolver):
+    """A-26."""
+    assert ["192.0.2.8"] == list(resolver.addresses("Bücher.test"))
+    text = f"{NOT_FOUND} name=xn--fcher-kva.test type=MX: Host not found"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.mail_exchangers, "fücher.test")

@@ -1,0 +1,82 @@
+"""A resolver that answers from a zone in memory; the zone is written as for :class:`mailq.testing.dnsd.DnsServer`."""
+
+from collections.abc import Mapping, Sequence
+
+from mailq.errors import LookupFailedError, LookupKind
+from mailq.routing.destination import ascii_hostname, canonical_address, is_address, is_hostname
+from mailq.testing.dns_zone import Records
+
+_ALIAS_LIMIT = 15
+_KINDS = {
+    "NXDOMAIN": (LookupKind.NOT_FOUND, "Host not found"),
+    "NODATA": (LookupKind.NOT_FOUND, "Host found but no data record of requested type"),
+    "FORMERR": (LookupKind.FAIL, "Non-recoverable error"),
+}
+_TRY_AGAIN = (LookupKind.RETRY, "Host not found, try again")
+_LOWEST_FIRST = [LookupKind.NOT_FOUND, LookupKind.FAIL, LookupKind.INVALID, LookupKind.RETRY]
+
+
+class FakeResolver:
+    """Answers at once, in the order of the zone; ``questions`` remembers what was asked, as ``MX example.test``."""
+
+    def __init__(self, zone: Mapping[str, Records], *, families: Sequence[str] = ("ipv4", "ipv6")) -> None:
+        self.zone = {name.rstrip(".").lower(): records for name, records in zone.items()}
+        self.types = [rdtype for family, rdtype in (("ipv4", "A"), ("ipv6", "AAAA")) if family in families]
+        self.questions: list[str] = []
+
+    def mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
+        """As the port says."""
+        records = [record.split() for record in self._ask(domain, "MX")]
+        exchangers = [(int(preference), host.rstrip(".")) for preference, host in records]
+        if not all(host for _, host in exchangers):
+            raise LookupFailedError(LookupKind.NULL_MX, f"Domain {domain} does not accept mail (nullMX)")
+        usable = [(preference, host) for preference, host in exchangers if is_hostname(host) or is_address(host)]
+        if not usable:
+            text = f"Name service error for name={domain} type=MX: Malformed or unexpected name server reply"
+            raise LookupFailedError(LookupKind.INVALID, text)
+        return usable
+
+    def addresses(self, host: str) -> Sequence[str]:
+        """As the port says."""
+        literal = canonical_address(host)
+        if literal is not None and ("AAAA" if ":" in literal else "A") in self.types:
+            return [literal]
+        found: list[str] = []
+        failures: list[LookupFailedError] = []
+        for rdtype in self.types:
+            try:
+                found += self._ask(host, rdtype)
+            except LookupFailedError as failure:
+                failures.append(failure)
+        if found:
+            return found
+        raise max(reversed(failures), key=lambda failure: _LOWEST_FIRST.index(failure.kind))
+
+    def _ask(self, host: str, rdtype: str) -> Sequence[str]:
+        self.questions.append(f"{rdtype} {host}")
+        try:
+            asked = ascii_hostname(host)
+        except ValueError:
+            text = f"Name service error for {host}: invalid host or domain name"
+            raise LookupFailedError(LookupKind.NOT_FOUND, text) from None
+        name = asked.lower()
+        for _ in range(_ALIAS_LIMIT):
+            records = self.zone.get(name, "NXDOMAIN")
+            if isinstance(records, str):
+                raise _failed(asked, rdtype, records)
+            answer = records.get(rdtype, ())
+            if answer:
+                if isinstance(answer, str):
+                    raise _failed(asked, rdtype, answer)
+                return answer
+            if not records.get("CNAME"):
+                raise _failed(asked, rdtype, "NODATA")
+            name = records["CNAME"][0].rstrip(".").lower()
+        raise LookupFailedError(LookupKind.NOT_FOUND, f"Name server loop for {asked}")
+
+
+def _failed(name: str, rdtype: str, word: str) -> LookupFailedError:
+    kind, detail = _KINDS.get(word, _TRY_AGAIN)
+    return LookupFailedError(
+        kind, f"Host or domain name not found. Name service error for name={name} type={rdtype}: {detail}"
+    )
