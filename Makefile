@@ -1,0 +1,51 @@
+# The everyday commands. `make run` shows mailq at work; `make test` runs every check that a change must pass.
+# Everything lives in .venv, which the first command makes.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test environment servers lint types imports unit docs lock wheel clean
+
+BIN := .venv/bin
+# Two test processes are the least that shows tests to be independent; more follow the cores.
+TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -ge 2 ] && echo "$$n" || echo 2)
+PYTEST_ARGS ?=
+
+help:  ## Show these commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+run:  ## Watch mail being delivered, retried and returned, on this machine alone
+	@scripts/environment run
+	@$(BIN)/python examples/demo.py
+
+test: environment servers lint types imports unit  ## Run every check
+
+environment:
+	@scripts/environment dev
+
+servers:
+	@scripts/servers
+
+lint:  ## Style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:  ## Types, strictly
+	$(BIN)/mypy
+
+imports:  ## Who may import whom
+	$(BIN)/lint-imports
+
+unit:  ## Tests alone; PYTEST_ARGS="-k name" narrows them down
+	$(BIN)/python -m pytest -p tests.no_skips -n $(TEST_PROCESSES) $(PYTEST_ARGS)
+
+docs: environment  ## Rewrite the reference pages from the code
+	$(BIN)/python scripts/generate_docs.py
+
+lock:  ## Resolve the dependencies again
+	uv lock --upgrade --default-index https://pypi.org/simple
+
+wheel: environment  ## Build the wheel into dist/
+	$(BIN)/python -m hatchling build -t wheel
+
+clean:  ## Remove what these commands made
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
