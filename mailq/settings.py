@@ -85,10 +85,18 @@ class Settings:
         (), "Exceptions to relayhost: domain=nexthop, .parent=nexthop or *=nexthop; lmtp:… for LMTP."
     )
     fallback_relay: tuple[str, ...] = setting((), "Destinations tried after a site is unreachable.")
+    best_mx_transport: str = setting(
+        "", "Where mail goes whose best MX is this host: [protocol:][nexthop]; empty: it bounces as a loop."
+    )
     nameservers: tuple[str, ...] = setting((), "DNS servers, address or address:port; empty: the system's.")
     dns_timeout: timedelta = setting(_seconds(10), "Longest time for one DNS question, all servers and repeats.")
     disable_dns_lookups: bool = setting(False, "Use the system's name service, and no MX records.")
-    inet_protocols: tuple[str, ...] = setting(("ipv4", "ipv6"), "Address families in use.", choices=("ipv4", "ipv6"))
+    host_lookup: tuple[str, ...] = setting(
+        ("dns",), "How a host's addresses are found; with both, native where DNS has none.", choices=("dns", "native")
+    )
+    inet_protocols: tuple[str, ...] = setting(
+        ("ipv4", "ipv6"), "Address families in use; all is both.", choices=("all", "ipv4", "ipv6")
+    )
     inet_interfaces: tuple[str, ...] = setting(
         ("all",), "Own addresses: all, loopback-only, or a list; mail for them would loop."
     )
@@ -100,6 +108,11 @@ class Settings:
     randomize_addresses: bool = setting(True, "Shuffle servers of equal preference.")
     ignore_mx_lookup_error: bool = setting(False, "Use the domain's own address when the MX lookup fails.")
     defer_if_no_mx_address_found: bool = setting(False, "Defer, not bounce, when no MX host has an address.")
+    use_srv_lookup: tuple[str, ...] = setting(
+        (), "Services whose servers SRV records name, where a destination names the service: submission, for example."
+    )
+    ignore_srv_lookup_error: bool = setting(False, "Look for MX records when the SRV lookup fails.")
+    allow_srv_lookup_fallback: bool = setting(False, "Look for MX records when SRV records lead to no server at all.")
     mx_address_limit: int = setting(5, "Addresses tried a site; 0 is no limit.")
     mx_session_limit: int = setting(2, "Transactions tried a site; 0 is no limit.")
     tcp_port: str = setting("smtp", "Port or service of a destination that names none.")
@@ -116,7 +129,8 @@ class Settings:
     mail_timeout: timedelta = setting(_seconds(300), "MAIL FROM.")
     rcpt_timeout: timedelta = setting(_seconds(300), "Each RCPT TO.")
     data_init_timeout: timedelta = setting(_seconds(120), "DATA.")
-    data_xfer_timeout: timedelta = setting(_seconds(180), "Each write of the content.")
+    data_xfer_timeout: timedelta = setting(_seconds(180), "The content; what the server takes gives time back.")
+    min_data_rate: int = setting(500, "Bytes of content that give a second back; 0: each write has the whole time.")
     data_done_timeout: timedelta = setting(_seconds(600), "The answer to the final dot.")
     rset_timeout: timedelta = setting(_seconds(20), "RSET.")
     quit_timeout: timedelta = setting(_seconds(300), "QUIT, where its answer is waited for.")
@@ -151,3 +165,9 @@ class Settings:
     report_wait: timedelta = setting(
         _seconds(300), "A failure report waits at most this long for the message's other recipients' first attempt."
     )
+
+    @property
+    def address_families(self) -> tuple[str, ...]:
+        """The families of ``inet_protocols`` by name, IPv4 first."""
+        wanted = ("ipv4", "ipv6") if "all" in self.inet_protocols else self.inet_protocols
+        return tuple(family for family in ("ipv4", "ipv6") if family in wanted)

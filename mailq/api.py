@@ -1,0 +1,259 @@
+"""What an application imports: put mail into the queue, and look after it.
+
+A message is queued when the transaction it was written in is committed: the
+application's own, where it gives one, else one of the queue's. The workers are
+told after that; whether the broker can be reached decides only how soon they
+hear, never whether the mail is sent.
+
+Everything refused is refused before anything is written.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from email.utils import make_msgid
+from functools import cached_property, lru_cache
+from typing import Any, Unpack
+
+from mailq.after_commit import Transaction, call_after_commit, connection_of
+from mailq.queue.messages import NewMessage
+from mailq.queue.states import ShownState
+from mailq.queue.store import Store
+from mailq.queue.views import MessageView, RecipientView
+from mailq.routing.transport import Routes, nexthop_for
+from mailq.selection import Criteria, selector
+from mailq.settings import Settings
+from mailq.settings_sources import default_database_url, load
+from mailq.submission import Submission, SubmissionOptions, new_message
+
+__all__ = ["Criteria", "Queue", "Submission", "SubmissionOptions", "default_queue", "enqueue"]
+
+log = logging.getLogger(__name__)
+
+Ring = Callable[[Iterable[str]], object]
+
+
+class Queue:
+    """The queue as an application sees it; safe to share between threads and across forks.
+
+    Nothing is connected before the first use. A SQLite file is created and
+    brought up to date then; a server's database must be migrated already.
+
+    Args:
+        database: URL of the queue; None is ``settings.database_url``.
+        settings: None reads them from the environment.
+        ring: Told the nexthops of new mail after the commit; None publishes to the broker, except for
+            ``memory://``, where the dispatcher finds new mail by itself.
+        store: Shared with a worker in the same process; None opens one.
+
+    Raises:
+        ConfigError: The settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        database: str | None = None,
+        *,
+        settings: Settings | None = None,
+        ring: Ring | None = None,
+        store: Store | None = None,
+    ) -> None:
+        settings = load() if settings is None else settings
+        if database is not None:
+            settings = replace(settings, database_url=database)
+        if store is None and not settings.database_url:
+            settings = replace(settings, database_url=default_database_url())
+        self.settings = settings
+        self.store = store or Store.open(settings.database_url)
+        self._ring = ring
+        self._owns_store = store is None
+        self._routes = Routes.from_settings(settings)
+        self._lock = threading.Lock()
+        self._is_ready = False
+
+    def send(
+        self,
+        message: "bytes | Message[Any, Any] | None" = None,
+        *,
+        connection: Transaction | None = None,
+        **options: Unpack[SubmissionOptions],
+    ) -> str:
+        """Queue one message and return its queue id.
+
+        Args:
+            message: None composes one from ``sender``, ``to``, ``subject``, ``text`` and ``html``.
+            connection: A SQLAlchemy Connection or Session: the message is queued in its transaction, and only
+                if that is committed. None: at once.
+            options: See :class:`mailq.submission.Submission`.
+
+        Raises:
+            RefusedError: The message, its envelope or an address cannot be sent; nothing was queued.
+            IdempotencyConflictError: The key was used before with another message.
+            DatabaseUnavailableError: The database cannot be reached; nothing was queued.
+            SchemaError: The database needs ``mailq migrate``.
+        """
+        return self.send_many([Submission(message=message, **options)], connection=connection)[0]
+
+    def send_many(self, submissions: Iterable[Submission], *, connection: Transaction | None = None) -> list[str]:
+        """Queue many messages, all or none, and return their queue ids in the same order.
+
+        Far cheaper than one at a time. Arguments and errors are those of :meth:`send`.
+        """
+        messages = self._new_messages(submissions)
+        if not messages:
+            return []
+        nexthops = _due_nexthops(messages)
+        if connection is None:
+            self._ready()
+            ids = self.store.insert(messages)
+            self._tell(nexthops)
+            return ids
+        # The application's connection may be the only one that can write, so no other is opened here.
+        ids = self.store.insert(messages, connection=connection_of(connection))
+        call_after_commit(connection, nexthops, self._tell)
+        return ids
+
+    def check(self, submission: Submission) -> None:
+        """Do nothing when *submission* could be queued; errors are those of :meth:`send`. No database is asked."""
+        self._new_messages([submission])
+
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the database's schema to *revision*, creating it where it does not exist.
+
+        Raises:
+            SchemaError: There is no such revision.
+            DatabaseUnavailableError: The database cannot be reached.
+        """
+        self.store.migrate(revision)
+
+    def show(self, queue_id: str) -> MessageView:
+        """Return a message with its recipients and everything that happened to them.
+
+        Raises:
+            UnknownMessageError: There is none.
+        """
+        self._ready()
+        return self.store.show(queue_id)
+
+    def status(self, queue_id: str) -> dict[str, ShownState]:
+        """Return the state of each recipient, by address; errors are those of :meth:`show`."""
+        return {recipient.address: recipient.state for recipient in self.show(queue_id).recipients}
+
+    def find(self, *, limit: int = 100, after: int = 0, **criteria: Unpack[Criteria]) -> Sequence[RecipientView]:
+        """Return at most *limit* recipients, oldest first, with ids above *after*."""
+        self._ready()
+        return self.store.list_recipients(selector(**criteria), limit=limit, after=after)
+
+    def counts(self) -> dict[ShownState, int]:
+        """Return how many recipients there are in each state. Reads the whole queue."""
+        self._ready()
+        return self.store.counts()
+
+    def hold(self, **criteria: Unpack[Criteria]) -> int:
+        """Keep waiting recipients from being tried until they are released; return how many."""
+        self._ready()
+        return self.store.hold(selector(**criteria))
+
+    def release(self, **criteria: Unpack[Criteria]) -> int:
+        """Let held recipients be tried again; return how many."""
+        self._ready()
+        return self.store.release_held(selector(**criteria))
+
+    def retry(self, **criteria: Unpack[Criteria]) -> int:
+        """Make waiting recipients due now; return how many."""
+        self._ready()
+        return self.store.retry(selector(**criteria))
+
+    def cancel(self, **criteria: Unpack[Criteria]) -> int:
+        """Give waiting and held recipients up, without a report to the sender; return how many."""
+        self._ready()
+        return self.store.cancel(selector(**criteria))
+
+    def purge(self, older_than: timedelta, *, limit: int = 1000) -> int:
+        """Delete at most *limit* messages that were finished longer than *older_than* ago; return how many."""
+        self._ready()
+        return self.store.purge(older_than=older_than, limit=limit)
+
+    def close(self) -> None:
+        """Close what this queue opened."""
+        if self._owns_store:
+            self.store.close()
+        ringer = self.__dict__.get("_publisher")
+        if ringer is not None:
+            ringer.close()
+
+    def _new_messages(self, submissions: Iterable[Submission]) -> Sequence[NewMessage]:
+        now = datetime.now(UTC)
+        return [
+            new_message(
+                submission, settings=self.settings, now=now, message_id=self._message_id, nexthop_of=self._nexthop_of
+            )
+            for submission in submissions
+        ]
+
+    def _message_id(self) -> str:
+        return make_msgid(domain=self.settings.myhostname or os.uname().nodename)
+
+    def _nexthop_of(self, address: str) -> str:
+        return nexthop_for(address, settings=self.settings, routes=self._routes)
+
+    def _ready(self) -> None:
+        """Make the tables of a SQLite file; make sure of a server's. Once."""
+        if self._is_ready:
+            return
+        with self._lock:
+            if self.store.engine.dialect.name != "sqlite":
+                self.store.check_schema()
+            elif self.store.schema_revision() != self.store.head_revision():
+                self.store.migrate()
+            self._is_ready = True
+
+    def _tell(self, nexthops: Iterable[str]) -> None:
+        ring = self._ring or self._publish
+        try:
+            ring(nexthops)
+        except Exception:
+            # The mail is committed: whatever the doorbell does, the caller may not believe that it failed.
+            log.warning("The workers could not be told of new mail; the dispatcher finds it", exc_info=True)
+
+    def _publish(self, nexthops: Iterable[str]) -> None:
+        # Nobody outside this process hears a broker in memory, and unheard rings would pile up in it.
+        if not self.settings.broker_url.startswith("memory:"):
+            self._publisher.ring_all(nexthops)
+
+    @cached_property
+    def _publisher(self) -> Any:
+        # Celery is imported here, since an application that never rings need not wait for it.
+        from mailq.ring import Ringer  # noqa: PLC0415 - as said above
+
+        return Ringer(self.settings)
+
+
+@lru_cache(maxsize=1)
+def default_queue() -> Queue:
+    """Return the queue of the settings in the environment; the same one each time.
+
+    Raises:
+        ConfigError: The settings cannot be used.
+    """
+    return Queue()
+
+
+def enqueue(
+    message: "bytes | Message[Any, Any] | None" = None,
+    *,
+    connection: Transaction | None = None,
+    **options: Unpack[SubmissionOptions],
+) -> str:
+    """Queue one message in the default queue and return its queue id; as :meth:`Queue.send`."""
+    return default_queue().send(message, connection=connection, **options)
+
+
+def _due_nexthops(messages: Iterable[NewMessage]) -> tuple[str, ...]:
+    now = datetime.now(UTC)
+    due = (message for message in messages if message.not_before is None or message.not_before <= now)
+    return tuple(dict.fromkeys(recipient.nexthop for message in due for recipient in message.recipients))

@@ -1,0 +1,54 @@
+"""``mailq worker``, ``migrate`` and ``dev``: what makes the queue run."""
+
+import click
+
+from mailq.cli.session import Command, Session
+
+
+@click.command(cls=Command)
+@click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Sessions, instead of worker_concurrency.")
+@click.option("--loglevel", default="INFO", show_default=True, help="Of the worker's log.")
+@click.pass_obj
+def worker(session: Session, concurrency: int | None, loglevel: str) -> int:
+    """Deliver mail until stopped by TERM or Ctrl-C.
+
+    Sessions are finished first, at the second signal they are not.
+    """
+    settings = session.settings
+    from mailq.worker.main import run_worker  # noqa: PLC0415 - Celery is slow to import
+
+    return run_worker(settings, concurrency=concurrency, loglevel=loglevel)
+
+
+@click.command(cls=Command)
+@click.option("--revision", default="head", show_default=True, help="Bring the schema to this revision.")
+@click.option("--check", is_flag=True, help="Change nothing; fail when a migration is needed.")
+@click.pass_obj
+def migrate(session: Session, revision: str, *, check: bool) -> None:
+    """Create the database's tables, or bring them up to date."""
+    store = session.queue().store
+    if check:
+        store.check_schema()
+    before = store.schema_revision()
+    if not check:
+        store.migrate(revision)
+    after = store.schema_revision()
+    text = f"The schema is up to date: {after}." if before == after else f"Migrated from {before} to {after}."
+    session.emit({"before": before, "after": after}, lambda: [text])
+
+
+@click.command(cls=Command)
+@click.option("--internet", is_flag=True, help="Deliver for real instead of catching everything.")
+@click.option("--deliver-waiting", is_flag=True, help="Also catch mail that waits in the queue from before.")
+@click.pass_obj
+def dev(session: Session, *, internet: bool, deliver_waiting: bool) -> None:
+    """Run everything in this process, and catch all mail on loopback.
+
+    Whatever applications on this machine put into the queue is delivered to
+    a mail server inside this process, which prints it; nothing leaves the
+    machine. Where relayhost or network is set, or with --internet, mail is
+    delivered as they say. The queue is the configured SQLite file.
+    """
+    from mailq.cli.development import run_development  # noqa: PLC0415 - Celery is slow to import
+
+    run_development(session, internet=internet, deliver_waiting=deliver_waiting)

@@ -1,0 +1,185 @@
+"""Check and complete a message's content, once, before it is queued. Pure.
+
+Whatever comes in, what goes out is an RFC 5322 message that no server can read
+in two ways: every line ends in CRLF, no CR or LF stands alone, no octet is NUL.
+Headers that are for the submission system only (``Bcc`` and its like) are
+removed, ``Date`` and ``Message-ID`` are supplied where they are missing.
+Nothing else is touched, so signatures over the other headers stay valid.
+
+Source: RFC 5322 §2.1, RFC 5322 §3.6, RFC 5321 §2.3.8, RFC 5321 §6.4,
+RFC 6532 §3.2, postconf(5) message_drop_headers.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from hashlib import sha256
+
+from mailq.envelope import Encoding
+from mailq.errors import ContentError
+
+_LINE_LIMIT_BYTES = 998
+_DROPPED = frozenset({b"bcc", b"resent-bcc", b"content-length", b"return-path"})
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_BOUNDARY = re.compile(rb"(?i)\bboundary=\"?([^\"\s;]{8,70})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """Content that is fit to be queued.
+
+    Attributes:
+        data: RFC 5322, CRLF line ends.
+        encoding: Whether the body needs 8BITMIME.
+        utf8_header: A header holds UTF-8, which needs SMTPUTF8.
+    """
+
+    data: bytes
+    encoding: Encoding
+    utf8_header: bool
+
+
+def prepare_content(raw: bytes, *, now: datetime, message_id: Callable[[], str], size_limit_bytes: int = 0) -> Content:
+    """Return *raw* as content that can be queued.
+
+    Args:
+        raw: A message with any line ends; an mbox ``From `` line before it is dropped.
+        now: Goes into a missing Date; aware.
+        message_id: Called for a missing Message-ID; gives it with its angle brackets.
+        size_limit_bytes: 0 is no limit.
+
+    Raises:
+        ContentError: It is too large or no valid message; the text says what to change.
+    """
+    # Before anything is copied: a huge message must not cost several times its size first.
+    _check_size(len(raw), size_limit_bytes)
+    if b"\0" in raw:
+        raise ContentError(
+            f"the message holds a NUL octet at offset {raw.index(0)}; "
+            "encode binary parts in base64, as Python's email package does"
+        )
+    header, separator, body = _split(_without_mbox_line(normalise_line_ends(raw)))
+    fields = list(_fields(header))
+    _check_fields(fields)
+    supplied = _missing(fields, now, message_id)
+    kept = b"".join(field for name, field in fields if name not in _DROPPED)
+    data = kept + supplied + separator + body
+    _check_size(len(data), size_limit_bytes)
+    return Content(
+        data=data,
+        encoding=Encoding.SEVEN_BIT if body.isascii() else Encoding.EIGHT_BIT,
+        utf8_header=not kept.isascii(),
+    )
+
+
+def normalise_line_ends(raw: bytes) -> bytes:
+    """Return *raw* with every CRLF, CR and LF made one CRLF, and one at the end. Source: RFC 5321 §2.3.8."""
+    pairs = raw.count(b"\r\n")
+    if raw.count(b"\r") != pairs or raw.count(b"\n") != pairs:
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
+
+
+def header_fields(raw: bytes) -> list[tuple[str, str]]:
+    """Return each header field's name in lower case, and its value unfolded, as text.
+
+    Args:
+        raw: A message with any line ends.
+
+    Raises:
+        ContentError: The header cannot be read.
+    """
+    header, _, _ = _split(_without_mbox_line(normalise_line_ends(raw)))
+    fields = list(_fields(header))
+    _check_utf8(fields)
+    return [(name.decode(), " ".join(field.partition(b":")[2].decode().split())) for name, field in fields]
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return a hash that tells two messages apart, but not one message that was built twice.
+
+    Date, Message-ID and MIME boundaries, which programs make anew each time, do not count.
+
+    Args:
+        data: Content as :func:`prepare_content` returned it.
+    """
+    header, separator, body = _split(data)
+    author = b"".join(field for name, field in _fields(header) if name not in {b"date", b"message-id"})
+    text = author + separator + body
+    for number, boundary in enumerate(dict.fromkeys(_BOUNDARY.findall(text))):
+        text = text.replace(boundary, b"boundary-%d" % number)
+    return sha256(text).digest()
+
+
+def _without_mbox_line(text: bytes) -> bytes:
+    return text.partition(b"\r\n")[2] if text.startswith(b"From ") else text
+
+
+def _check_size(size: int, limit: int) -> None:
+    if limit and size > limit:
+        raise ContentError(
+            f"the message has {size} bytes, more than message_size_limit_bytes with {limit}; "
+            "make it smaller, or raise the setting"
+        )
+
+
+def _split(text: bytes) -> tuple[bytes, bytes, bytes]:
+    if text.startswith(b"\r\n"):
+        raise ContentError("the message begins with an empty line, so it has no header; put 'From: …' first")
+    header, separator, body = text.partition(b"\r\n\r\n")
+    if not separator:
+        return text, b"\r\n", b""
+    return header + b"\r\n", b"\r\n", body
+
+
+def _fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each field's name in lower case, and its octets with folding and line end."""
+    name, lines = b"", [b""]
+    for number, line in enumerate(header.splitlines(keepends=True), 1):
+        if len(line) - 2 > _LINE_LIMIT_BYTES:
+            raise ContentError(
+                f"line {number} of the header has {len(line) - 2} octets, {_LINE_LIMIT_BYTES} are allowed; fold it"
+            )
+        if line[:1] in {b" ", b"\t"} and name:
+            lines.append(line)
+            continue
+        match = _FIELD.match(line)
+        if match is None:
+            raise ContentError(
+                f"line {number} of the header is no header field: {line[:60]!r}; "
+                "write 'Name: value', and an empty line before the body"
+            )
+        if name:
+            yield name, b"".join(lines)
+        name, lines = match[1].lower(), [line]
+    yield name, b"".join(lines)
+
+
+def _check_fields(fields: list[tuple[bytes, bytes]]) -> None:
+    authors = sum(name == b"from" for name, _ in fields)
+    if authors != 1:
+        many = "no From header; add" if authors == 0 else f"{authors} From headers; keep"
+        raise ContentError(f"the message has {many} exactly one, such as 'From: Ann <ann@example.org>'")
+    _check_utf8(fields)
+
+
+def _check_utf8(fields: list[tuple[bytes, bytes]]) -> None:
+    for name, field in fields:
+        try:
+            field.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ContentError(
+                f"the header {name.decode()!r} holds octets that are not UTF-8; encode it as RFC 2047 or as UTF-8"
+            ) from error
+
+
+def _missing(fields: list[tuple[bytes, bytes]], now: datetime, message_id: Callable[[], str]) -> bytes:
+    names = {name for name, _ in fields}
+    supplied = ""
+    if b"date" not in names:
+        supplied += f"Date: {format_datetime(now)}\r\n"
+    if b"message-id" not in names:
+        supplied += f"Message-ID: {message_id()}\r\n"
+    return supplied.encode("ascii")
