@@ -8,6 +8,7 @@ import pytest
 from mailq.errors import LookupFailedError, LookupKind
 from mailq.routing.resolver import DnsResolver
 from mailq.routing.route import Resolver
+from mailq.routing.srv import ServiceRecord
 from mailq.settings import Settings
 from mailq.testing.dns_zone import Records
 from mailq.testing.dnsd import DnsServer
@@ -32,6 +33,12 @@ ZONE: dict[str, Records] = {
     "ring1.test": {"CNAME": ["ring2.test."]},
     "ring2.test": {"CNAME": ["ring1.test."]},
     "xn--bcher-kva.test": {"A": ["192.0.2.8"]},
+    "_smtp._tcp.dest.test": {"SRV": ["20 5 2526 mx2.dest.test.", "10 0 2525 mx1.dest.test."]},
+    "_smtp._tcp.null.test": {"SRV": ["0 0 0 ."]},
+    "_smtp._tcp.mixed.test": {"SRV": ["10 0 25 mx1.dest.test.", "20 0 25 ."]},
+    "_smtp._tcp.broken.test": {"SRV": ["10 0 25 -bad-.test.", "10 0 0 mx1.dest.test."]},
+    "_smtp._tcp.mended.test": {"SRV": ["10 0 25 -bad-.test.", "10 0 0 mx1.dest.test.", "10 0 25 mx2.dest.test."]},
+    "_smtp._tcp.alias.test": {"CNAME": ["_smtp._tcp.dest.test."]},
     "servfail.test": "SERVFAIL",
     "refused.test": "REFUSED",
     "notimp.test": "NOTIMP",
@@ -194,3 +201,38 @@ def test_an_international_name_is_asked_for_in_ascii(resolver: Resolver):
     assert ["192.0.2.8"] == list(resolver.addresses("Bücher.test"))
     text = f"{NOT_FOUND} name=xn--fcher-kva.test type=MX: Host not found"
     assert (LookupKind.NOT_FOUND, text) == failure(resolver.mail_exchangers, "fücher.test")
+
+
+@pytest.mark.parametrize("domain", ["dest.test", "alias.test"])
+def test_services_come_in_the_order_of_the_answer(resolver: Resolver, domain: str):
+    """A-60 A-10."""
+    expected = [ServiceRecord(20, 5, 2526, "mx2.dest.test"), ServiceRecord(10, 0, 2525, "mx1.dest.test")]
+    assert expected == list(resolver.services(f"_smtp._tcp.{domain}"))
+
+
+@pytest.mark.parametrize("domain", ["null.test", "mixed.test"])
+def test_a_root_target_anywhere_means_that_the_service_is_not_offered(resolver: Resolver, domain: str):
+    """A-08 A-09, RFC 2782."""
+    text = f"Domain _smtp._tcp.{domain} does not support SRV requests"
+    assert (LookupKind.NULL_SRV, text) == failure(resolver.services, f"_smtp._tcp.{domain}")
+
+
+def test_services_at_impossible_hosts_or_ports_are_left_out(resolver: Resolver):
+    """A-05."""
+    assert [ServiceRecord(10, 0, 25, "mx2.dest.test")] == list(resolver.services("_smtp._tcp.mended.test"))
+    text = "Name service error for name=_smtp._tcp.broken.test type=SRV: Malformed or unexpected name server reply"
+    assert (LookupKind.INVALID, text) == failure(resolver.services, "_smtp._tcp.broken.test")
+
+
+def test_a_missing_service_is_not_found(resolver: Resolver):
+    """A-02 A-09."""
+    text = f"{NOT_FOUND} name=_imap._tcp.dest.test type=SRV: Host not found"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.services, "_imap._tcp.dest.test")
+    again = f"{NOT_FOUND} name=servfail.test type=SRV: Host not found, try again"
+    assert (LookupKind.RETRY, again) == failure(resolver.services, "servfail.test")
+
+
+def test_an_international_domain_is_asked_for_its_service_in_ascii(resolver: Resolver):
+    """A-26 A-60."""
+    text = f"{NOT_FOUND} name=_smtp._tcp.xn--fcher-kva.test type=SRV: Host not found"
+    assert (LookupKind.NOT_FOUND, text) == failure(resolver.services, "_smtp._tcp.fücher.test")

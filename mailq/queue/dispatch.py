@@ -1,0 +1,159 @@
+"""Which nexthops to ring, and who decides.
+
+``destination.next_ring_at`` is the earliest time at which a nexthop may have
+something due; null means nothing waits. It may be too early, which costs one
+useless ring, and is never too late: every write that makes a recipient
+waiting either leaves it *fresh*, to be noticed here, or lowers
+``next_ring_at`` in the same transaction.
+
+Invariant: nothing here costs more than what is due; the backlog is not
+scanned. Destination rows are locked in the order of their names.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, literal, select, union_all, update
+
+from mailq.queue.engine import Database
+from mailq.queue.sqltypes import DatabaseNow, EarlierOf, UtcDateTime, seconds_from_now
+from mailq.queue.states import State
+from mailq.queue.tables import IS_FRESH, destination, in_state, leader, recipient
+from mailq.queue.upsert import DIALECTS, insert_into
+
+_PRIORITIES = range(10)
+
+_priorities = union_all(*(select(literal(number).label("priority")) for number in _PRIORITIES)).subquery("priorities")
+# A scalar subquery, because it is always answered by one index probe; a join could become a scan of the nexthop.
+_earliest = (
+    select(recipient.c.due_at)
+    .where(
+        in_state(State.QUEUED),
+        recipient.c.nexthop == bindparam("nexthop"),
+        recipient.c.priority == _priorities.c.priority,
+    )
+    .order_by(recipient.c.due_at)
+    .limit(1)
+    .correlate(_priorities)
+    .scalar_subquery()
+)
+earliest_by_priority = select(_priorities.c.priority, _earliest.label("due_at"), DatabaseNow().label("now"))
+
+_fresh = (
+    select(recipient.c.id)
+    .where(IS_FRESH, in_state(State.QUEUED))
+    .order_by(recipient.c.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("fresh_recipient")
+)
+_notice = (
+    update(recipient)
+    .where(recipient.c.id.in_(select(_fresh.c.id)))
+    .values(fresh=False)
+    .returning(recipient.c.nexthop, recipient.c.due_at)
+)
+
+
+def _ring_no_later(dialect: str) -> Any:
+    statement = insert_into(destination, dialect).values(touched_at=DatabaseNow())
+    earlier = EarlierOf(
+        func.coalesce(destination.c.next_ring_at, statement.excluded.next_ring_at), statement.excluded.next_ring_at
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[destination.c.nexthop], set_={"next_ring_at": earlier, "touched_at": DatabaseNow()}
+    )
+
+
+def _lock(dialect: str) -> Any:
+    statement = insert_into(destination, dialect).values(touched_at=DatabaseNow())
+    return statement.on_conflict_do_update(index_elements=[destination.c.nexthop], set_={"touched_at": DatabaseNow()})
+
+
+def _elect(dialect: str) -> Any:
+    statement = insert_into(leader, dialect).values(expires_at=seconds_from_now("seconds"))
+    return statement.on_conflict_do_update(
+        index_elements=[leader.c.role],
+        set_={"owner": statement.excluded.owner, "expires_at": statement.excluded.expires_at},
+        where=(leader.c.owner == statement.excluded.owner) | (leader.c.expires_at <= DatabaseNow()),
+    ).returning(leader.c.owner)
+
+
+_ring_no_later_by_dialect = {dialect: _ring_no_later(dialect) for dialect in DIALECTS}
+_lock_by_dialect = {dialect: _lock(dialect) for dialect in DIALECTS}
+_elect_by_dialect = {dialect: _elect(dialect) for dialect in DIALECTS}
+_resign = delete(leader).where(leader.c.role == bindparam("role"), leader.c.owner == bindparam("owner"))
+_set_ring = (
+    update(destination)
+    .where(destination.c.nexthop == bindparam("locked"))
+    .values(next_ring_at=bindparam("earliest", type_=UtcDateTime()))
+)
+_due = (
+    select(destination.c.nexthop)
+    .where(destination.c.next_ring_at <= DatabaseNow())
+    .order_by(destination.c.next_ring_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("due_destination")
+)
+_ring_due = (
+    update(destination)
+    .where(destination.c.nexthop.in_(select(_due.c.nexthop)))
+    .values(next_ring_at=seconds_from_now("seconds"), touched_at=DatabaseNow())
+    .returning(destination.c.nexthop)
+)
+
+
+def earliest_of(rows: Iterable[tuple[str, datetime]]) -> dict[str, datetime]:
+    """Return the earliest instant of each nexthop."""
+    earliest: dict[str, datetime] = {}
+    for nexthop, due_at in rows:
+        earliest[nexthop] = min(due_at, earliest.get(nexthop, due_at))
+    return earliest
+
+
+def ring_no_later(connection: Connection, due: Mapping[str, datetime]) -> None:
+    """Have each nexthop rung at its instant at the latest."""
+    if due:
+        rows = [{"nexthop": nexthop, "next_ring_at": due[nexthop]} for nexthop in sorted(due)]
+        connection.execute(_ring_no_later_by_dialect[connection.dialect.name], rows)
+
+
+def notice_new(database: Database, *, limit: int) -> int:
+    """Tell the destinations of at most *limit* fresh recipients; return how many there were."""
+    with database.write() as connection:
+        rows = connection.execute(_notice, {"limit": limit}).all()
+        ring_no_later(connection, earliest_of((row.nexthop, row.due_at) for row in rows))
+    return len(rows)
+
+
+def due_nexthops(database: Database, *, limit: int, ring_timeout: timedelta) -> list[str]:
+    """Return nexthops to ring now; they come again after *ring_timeout* unless :func:`settle` says otherwise."""
+    with database.write() as connection:
+        parameters = {"limit": limit, "seconds": ring_timeout.total_seconds()}
+        return sorted(connection.execute(_ring_due, parameters).scalars())
+
+
+def settle(database: Database, nexthop: str) -> None:
+    """Set the next ring of *nexthop* to its earliest waiting recipient, or to never."""
+    with database.write() as connection:
+        # Locked first, read in a statement of its own: a deferral that is being recorded comes after the lock is gone
+        # and lowers the time again, one recorded before is seen.
+        connection.execute(_lock_by_dialect[connection.dialect.name], {"nexthop": nexthop})
+        rows = connection.execute(earliest_by_priority, {"nexthop": nexthop}).all()
+        earliest = min((row.due_at for row in rows if row.due_at is not None), default=None)
+        connection.execute(_set_ring, {"locked": nexthop, "earliest": earliest})
+
+
+def elect(database: Database, owner: str, *, role: str, lease_time: timedelta) -> bool:
+    """Become or stay the holder of *role* for *lease_time*; False while somebody else is."""
+    parameters = {"role": role, "owner": owner, "seconds": lease_time.total_seconds()}
+    with database.write() as connection:
+        return connection.execute(_elect_by_dialect[connection.dialect.name], parameters).first() is not None
+
+
+def resign(database: Database, owner: str, *, role: str) -> None:
+    """Give *role* up, so that another owner need not wait; harmless for one who does not hold it."""
+    with database.write() as connection:
+        connection.execute(_resign, {"role": role, "owner": owner})

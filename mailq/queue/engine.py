@@ -1,0 +1,190 @@
+"""Connections to the database: how they are made, and what their errors mean.
+
+SQLite runs in WAL mode with full synchronisation, because a committed message
+is a promise; its writers take the lock when they begin and queue inside the
+process, because SQLite's own waiting is neither fair nor quick. PostgreSQL is
+spoken to through psycopg at READ COMMITTED. An engine survives ``fork``: the
+child forgets the parent's connections, which two processes would otherwise
+share and read each other's answers from.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, SchemaError
+
+_BUSY_SECONDS = 5.0
+_CONNECT_SECONDS = 5
+_POOL_SIZE = 10
+_POOL_OVERFLOW = 10
+_READ_ONLY = "mailq_read_only"
+_UNDEFINED = {"42P01", "42703"}
+_MISSING_SQLITE = ("no such table", "no such column", "has no column named")
+
+
+class Database:
+    """Transactions on one database, usable from many threads.
+
+    Args:
+        engine: Made by :func:`build_engine`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.dialect = engine.dialect.name
+        if self.dialect == "sqlite":
+            self._reader = engine.execution_options(**{_READ_ONLY: True})
+        else:
+            self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._turn = self._new_turn()
+        _databases.add(self)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Run one transaction; an exception rolls it back.
+
+        Raises:
+            DatabaseUnavailableError: The database is down, or was busy for too long.
+            SchemaError: A table is missing.
+        """
+        with self._turn, self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection for reading.
+
+        Raises:
+            DatabaseUnavailableError: The database is down.
+            SchemaError: A table is missing.
+        """
+        with self._translated(), self._reader.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections that are not in use."""
+        self.engine.dispose()
+
+    def forget_connections(self) -> None:
+        """Start over in a forked child: the connections are the parent's."""
+        self.engine.dispose(close=False)
+        self._turn = self._new_turn()
+
+    def _new_turn(self) -> AbstractContextManager[Any]:
+        return threading.Lock() if self.dialect == "sqlite" else nullcontext()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            translation = translate(error, self.engine.url)
+            if translation is None:
+                raise
+            raise translation from error
+
+
+_databases: "weakref.WeakSet[Database]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.forget_connections()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def build_engine(url: str) -> Engine:
+    """Return an engine for *url*; nothing is connected yet.
+
+    Raises:
+        ConfigError: The URL does not parse, or names a database that is not supported.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return sqlalchemy.create_engine(
+            parsed,
+            isolation_level="READ COMMITTED",
+            pool_size=_POOL_SIZE,
+            max_overflow=_POOL_OVERFLOW,
+            # A restarted database would otherwise fail the first statement on every kept connection.
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _CONNECT_SECONDS},
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{masked(parsed)} needs the package {error.name}; install mailq[postgres]") from error
+
+
+def masked(url: URL) -> str:
+    """Return *url* with the password hidden."""
+    return url.render_as_string(hide_password=True)
+
+
+def translate(error: SQLAlchemyError, url: URL) -> MailqError | None:
+    """Return what *error* means to an operator; None for a bug."""
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailableError(f"all connections to {masked(url)} were busy for too long; try again")
+    if not isinstance(error, DBAPIError):
+        return None
+    if is_missing_table(error):
+        return SchemaError(f"the tables of mailq in {masked(url)} are missing or outdated; run mailq migrate")
+    # The base class itself is what a damaged SQLite file raises.
+    is_trouble = isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError
+    if error.connection_invalidated or is_trouble:
+        reason = " ".join(str(error.orig).split())
+        return DatabaseUnavailableError(
+            f"cannot use the database {masked(url)}: {reason}; check that it runs and that the URL is right"
+        )
+    return None
+
+
+def is_missing_table(error: DBAPIError) -> bool:
+    """Whether *error* says that a table or column does not exist."""
+    if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
+        return True
+    return isinstance(error, OperationalError) and any(words in str(error.orig) for words in _MISSING_SQLITE)
+
+
+def _parse(url: str) -> URL:
+    # SQLAlchemy knows no postgres://, which hosting providers hand out.
+    scheme, separator, rest = url.partition("://")
+    if scheme in {"postgres", "postgresql"}:
+        scheme = "postgresql+psycopg"
+    try:
+        parsed = make_url(scheme + separator + rest)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError("the database URL does not parse; expected postgresql://… or sqlite:///path") from error
+    if backend not in {"postgresql", "sqlite"}:
+        raise ConfigError(f"the database {backend} is not supported; use postgresql://… or sqlite:///path")
+    if backend == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise ConfigError("SQLite in memory cannot keep mail; name a file, such as sqlite:////var/lib/mailq/queue.db")
+    return parsed
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver would begin late and on its own; begin is said by _begin_sqlite.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,204 @@
+"""Writing down what became of leased recipients.
+
+One transaction: the recipients are locked and must all still belong to the
+lease; then their new states, the history and, for what is to be tried again,
+the time of the next ring. A report is marked as wanted in the same
+transaction that gives a recipient up, so neither happens without the other.
+
+Invariant: when any recipient is no longer ours, nothing is written.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
+
+from mailq.errors import LeaseLostError
+from mailq.queue.backoff import Done, GiveUp, RetryAt
+from mailq.queue.dispatch import earliest_of, ring_no_later
+from mailq.queue.engine import Database
+from mailq.queue.messages import RecipientResult
+from mailq.queue.sqltypes import DatabaseNow, UtcDateTime
+from mailq.queue.states import Event, sources, target
+from mailq.queue.tables import attempt, in_state, lease, recipient, stored
+from mailq.status import Delivered, Endpoint, Failure, Stage
+
+_ours = (
+    select(recipient.c.id, recipient.c.message_id, recipient.c.lease_id, recipient.c.attempts)
+    .add_columns(lease.c.nexthop, lease.c.owner)
+    .add_columns(DatabaseNow().label("now"))
+    .join_from(recipient, lease, recipient.c.lease_id == lease.c.id)
+    .where(
+        recipient.c.id.in_(bindparam("ids", expanding=True)),
+        recipient.c.lease_id == bindparam("token"),
+        in_state(*sources(Event.DELIVER)),
+    )
+    .order_by(recipient.c.id)
+    .with_for_update(of=recipient)
+)
+_insert_attempt = insert(attempt)
+_recorded_before = (
+    select(attempt.c.recipient_id, attempt.c.outcome, attempt.c.started_at, attempt.c.finished_at)
+    .join_from(
+        recipient,
+        attempt,
+        (attempt.c.message_id == recipient.c.message_id) & (attempt.c.recipient_id == recipient.c.id),
+    )
+    .where(recipient.c.id.in_(bindparam("ids", expanding=True)), attempt.c.lease_id == bindparam("token"))
+)
+
+
+def _transition(event: Event, **values: Any) -> Any:
+    return (
+        update(recipient)
+        .where(
+            recipient.c.id == bindparam("recipient"),
+            recipient.c.lease_id == bindparam("token"),
+            in_state(*sources(event)),
+        )
+        .values(
+            state=stored(target(event)),
+            lease_id=null(),
+            last_status=bindparam("status"),
+            last_reason=bindparam("reason"),
+            last_relay=bindparam("relay"),
+            last_attempt_at=bindparam("attempted_at", type_=UtcDateTime()),
+            **values,
+        )
+    )
+
+
+_TRANSITIONS = {
+    Event.DELIVER: _transition(Event.DELIVER, finished_at=DatabaseNow()),
+    Event.BOUNCE: _transition(Event.BOUNCE, finished_at=DatabaseNow(), notice="wanted"),
+    Event.EXPIRE: _transition(Event.EXPIRE, finished_at=DatabaseNow(), notice="wanted"),
+    Event.DEFER: _transition(Event.DEFER, due_at=bindparam("due", type_=UtcDateTime())),
+}
+
+
+def record(database: Database, lease_id: int, results: Sequence[RecipientResult]) -> None:
+    """Record *results*, at most one a recipient.
+
+    A retry is written as a wait from now by the database's clock, the wait
+    being ``due_at - finished_at``; so the worker's clock does not matter.
+    Repeating a call whose answer was lost does no harm.
+
+    Raises:
+        LeaseLostError: A recipient no longer belongs to the lease; nothing was written.
+    """
+    if not results:
+        return
+    with database.write() as connection:
+        rows = connection.execute(_ours, {"ids": [one.recipient_id for one in results], "token": lease_id}).all()
+        ours = {row.id: row for row in rows}
+        if not ours and _is_recorded(connection, lease_id, results):
+            return
+        if len(ours) < len(results):
+            raise LeaseLostError(
+                f"lease {lease_id}: {len(results) - len(ours)} of {len(results)} recipients belong to somebody else now"
+            )
+        _write_states(connection, lease_id, results, rows[0].now)
+        connection.execute(_insert_attempt, [_attempt_row(ours[one.recipient_id], one) for one in results])
+        due = [_due(one, rows[0].now) for one in results]
+        ring_no_later(connection, earliest_of((rows[0].nexthop, instant) for instant in due if instant is not None))
+
+
+def _is_recorded(connection: Connection, lease_id: int, results: Sequence[RecipientResult]) -> bool:
+    """Whether exactly *results* were written before: the connection broke after the commit."""
+    parameters = {"ids": [one.recipient_id for one in results], "token": lease_id}
+    found = {tuple(row) for row in connection.execute(_recorded_before, parameters)}
+    return found >= {(one.recipient_id, _WORDS[event_of(one)], one.started_at, one.finished_at) for one in results}
+
+
+def event_of(result: RecipientResult) -> Event:
+    """Return what happens to the recipient."""
+    match result.disposition:
+        case Done():
+            return Event.DELIVER
+        case RetryAt():
+            return Event.DEFER
+        case GiveUp(expired=expired):
+            return Event.EXPIRE if expired else Event.BOUNCE
+
+
+_WORDS = {Event.DELIVER: "sent", Event.DEFER: "deferred", Event.BOUNCE: "bounced", Event.EXPIRE: "expired"}
+
+
+def _write_states(connection: Connection, lease_id: int, results: Sequence[RecipientResult], now: datetime) -> None:
+    written = 0
+    for event, statement in _TRANSITIONS.items():
+        rows = [_state_row(one, lease_id, now) for one in results if event_of(one) is event]
+        if rows:
+            written += connection.execute(statement, rows).rowcount
+    if written != len(results):
+        raise LeaseLostError(f"lease {lease_id}: {written} of {len(results)} recipients could be written")
+
+
+def _state_row(result: RecipientResult, lease_id: int, now: datetime) -> dict[str, Any]:
+    story = _story(result)
+    row = {
+        "recipient": result.recipient_id,
+        "token": lease_id,
+        "status": story["status"],
+        "reason": story["reason"],
+        "relay": story["relay"],
+        "attempted_at": result.finished_at,
+    }
+    due = _due(result, now)
+    return row if due is None else row | {"due": due}
+
+
+def _due(result: RecipientResult, now: datetime) -> datetime | None:
+    if not isinstance(result.disposition, RetryAt):
+        return None
+    return now + max(result.disposition.due_at - result.finished_at, timedelta(0))
+
+
+def _attempt_row(ours: Row[Any], result: RecipientResult) -> dict[str, Any]:
+    return {
+        "recipient_id": result.recipient_id,
+        "message_id": ours.message_id,
+        "lease_id": ours.lease_id,
+        "number": ours.attempts,
+        "started_at": result.started_at,
+        "finished_at": result.finished_at,
+        "outcome": _WORDS[event_of(result)],
+        "owner": ours.owner,
+        **_story(result),
+    }
+
+
+def _story(result: RecipientResult) -> dict[str, Any]:
+    """Return who was spoken to and what was said."""
+    outcome = result.outcome
+    if isinstance(outcome, Delivered):
+        return {
+            "status": str(outcome.reply.status),
+            "reason": outcome.reply.text,
+            "relay": str(outcome.endpoint),
+            "relay_host": outcome.endpoint.host,
+            "reply_code": outcome.reply.code,
+            "reply_text": outcome.reply.text,
+            "stage": Stage.END_OF_DATA.name.lower(),
+            "earlier": [_earlier(each) for each in outcome.earlier],
+        }
+    failure = outcome.failure
+    return {
+        "status": str(failure.status),
+        "reason": failure.reason,
+        "relay": _name(failure.relay),
+        "relay_host": "" if failure.relay is None else failure.relay.host,
+        "reply_code": None if failure.reply is None else failure.reply.code,
+        "reply_text": "" if failure.reply is None else failure.reply.text,
+        "stage": failure.stage.name.lower(),
+        "earlier": [_earlier(each) for each in outcome.earlier],
+    }
+
+
+def _earlier(failure: Failure) -> dict[str, str]:
+    return {"relay": _name(failure.endpoint), "status": str(failure.status), "reason": failure.reason}
+
+
+def _name(endpoint: Endpoint | None) -> str:
+    return "" if endpoint is None else str(endpoint)

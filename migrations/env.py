@@ -1,0 +1,25 @@
+"""Runs the migrations on the connection that ``mailq.queue.schema`` gives.
+
+Two that run at once take turns: on SQLite by the lock that the transaction
+began with, on PostgreSQL by an advisory lock.
+"""
+
+from alembic import context
+from sqlalchemy import text
+
+from mailq.queue.schema import VERSION_TABLE
+from mailq.queue.tables import metadata
+
+_LOCK = 0x6D61696C71  # "mailq"
+
+connection = context.config.attributes["connection"]
+if connection.dialect.name == "postgresql":
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=connection.dialect.name == "sqlite",
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,238 @@
+"""What only PostgreSQL can show: plans that do not scan the backlog, races between transactions, lost connections."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text
+
+from mailq.errors import DatabaseUnavailableError, IdempotencyConflictError
+from mailq.queue.people import Selector
+from mailq.queue.store import Store
+from mailq.testing.postgres import PostgresServer, StopMode
+from tests.fakes.queue_values import EXPIRED, a_message, deferred, finish, recipients_of, sent, take, words
+
+pytestmark = pytest.mark.postgres
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def store(postgres_url: str) -> Iterator[Store]:
+    opened = Store.open(postgres_url)
+    yield opened
+    opened.close()
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_somebody_waiting(connection: Connection) -> bool:
+    found = connection.execute(text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")).scalar()
+    return bool(found)
+
+
+def test_a_conflict_with_a_concurrent_transaction_takes_back_what_the_call_had_written(store: Store) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with store.engine.begin() as connection:
+            store.insert([a_message("bob@far.test", idempotency_key="order 7")], connection=connection)
+            batch = [a_message("new@far.test"), a_message("eve@far.test", idempotency_key="order 7")]
+            rival = pool.submit(store.insert, batch)
+            wait_until(lambda: is_somebody_waiting(connection))
+        with pytest.raises(IdempotencyConflictError):
+            rival.result(timeout=30)
+    assert ["bob@far.test"] == [one.address for one in store.list_recipients(Selector(), limit=10)]
+
+
+def test_the_same_message_in_a_concurrent_transaction_becomes_one(store: Store) -> None:
+    message = a_message("bob@far.test", idempotency_key="order 7")
+    with ThreadPoolExecutor(1) as pool:
+        with store.engine.begin() as connection:
+            (first,) = store.insert([message], connection=connection)
+            rival = pool.submit(store.insert, [a_message("eve@far.test"), message])
+            wait_until(lambda: is_somebody_waiting(connection))
+        assert first == rival.result(timeout=30)[1]
+    assert 2 == len(store.list_recipients(Selector(), limit=10))
+
+
+def test_a_long_transaction_of_an_application_holds_nobody_up(store: Store) -> None:
+    with store.engine.begin() as connection:
+        store.insert([a_message("bob@far.test")], connection=connection)
+        # Each of these would wait for a lock until the time limit of the test.
+        store.insert([a_message("eve@far.test")])
+        assert 1 == store.notice_new(limit=10)
+        lease = take(store)
+        finish(store, [deferred(one) for one in recipients_of(lease)], lease)
+        store.settle("far.test")
+        assert ["far.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+    assert 1 == store.notice_new(limit=10)
+
+
+def test_a_deferral_recorded_between_the_look_and_the_write_of_a_settlement_is_rung(store: Store) -> None:
+    store.insert([a_message("bob@far.test")])
+    lease = take(store)
+    store.settle("far.test")
+    recordings: list[Future[None]] = []
+
+    def record_now(connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("UPDATE mailq_destination SET next_ring_at") and not recordings:
+            results = [deferred(one) for one in recipients_of(lease)]
+            recordings.append(pool.submit(store.record, lease.id, results))
+            wait_until(lambda: recordings[0].done() or is_somebody_waiting(connection))
+
+    with ThreadPoolExecutor(1) as pool:
+        event.listen(store.engine, "before_cursor_execute", record_now)
+        store.settle("far.test")
+        event.remove(store.engine, "before_cursor_execute", record_now)
+        recordings[0].result(timeout=30)
+    assert ["far.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+
+
+def test_a_recipient_that_somebody_else_has_locked_is_passed_over(store: Store) -> None:
+    store.insert([a_message("bob@far.test"), a_message("eve@far.test")])
+    with store.engine.begin() as connection:
+        connection.execute(text("SELECT FROM mailq_recipient WHERE address = 'bob@far.test' FOR UPDATE"))
+        assert ["eve@far.test"] == [one.recipients[0].address for one in take(store).requests]
+
+
+@pytest.fixture
+def backlog(store: Store) -> Store:
+    """Some thousand recipients: most wait for one busy nexthop, many have ended."""
+    addresses = [f"r{number}@far.test" for number in range(3000)]
+    store.insert([a_message(*addresses), a_message(*addresses, priority=9)])
+    store.insert([a_message(f"r@d{number}.test") for number in range(300)])
+    store.notice_new(limit=10_000)
+    store.due_nexthops(limit=10_000, ring_timeout=HOUR)
+    for _ in range(2):
+        lease = take(store, limit=1500)
+        finish(store, [sent(one) for one in recipients_of(lease)], lease)
+    while lease := store.claim("far.test", owner="w", limit=1500, lease_time=HOUR):
+        finish(store, [deferred(one, wait=HOUR) for one in recipients_of(lease)], lease)
+    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    return store
+
+
+def plans(store: Store, work: Callable[[], object]) -> list[dict[str, Any]]:
+    """Run *work* and return a plan node for each place where one of its statements reads a large table."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "WITH", "DELETE")):
+            seen.append((statement, parameters))
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    work()
+    event.remove(store.engine, "before_cursor_execute", note)
+    nodes: list[dict[str, Any]] = []
+    with store.engine.connect() as connection:
+        for statement, parameters in seen:
+            for values in parameters if isinstance(parameters, list) else [parameters]:
+                found = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values).scalar_one()
+                nodes += walk(found[0]["Plan"])
+    assert nodes
+    return [
+        node for node in nodes if node.get("Relation Name") in {"mailq_recipient", "mailq_message", "mailq_attempt"}
+    ]
+
+
+def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
+
+
+def turn(store: Store, nexthop: str) -> None:
+    """Do everything that a worker does with one nexthop."""
+    lease = take(store, nexthop, limit=10)
+    one, *_ = recipients_of(lease)
+    store.renew([lease.id], lease_time=HOUR)
+    store.record(lease.id, [deferred(one, wait=HOUR)])
+    store.release(lease.id)
+    store.settle(nexthop)
+
+
+def test_no_worker_or_dispatcher_reads_the_backlog(backlog: Store) -> None:
+    store = backlog
+    store.insert([a_message("new@far.test")])
+
+    def dispatch() -> None:
+        assert 1 == store.notice_new(limit=100)
+        assert ["far.test"] == store.due_nexthops(limit=100, ring_timeout=HOUR)
+        assert 0 == store.sweep()
+        assert [] == store.due_reports(limit=100, wait=HOUR)
+
+    nodes = plans(store, dispatch)
+    nodes += plans(store, lambda: turn(store, "far.test"))
+    nodes += plans(store, lambda: turn(store, "d7.test"))
+    nodes += plans(store, lambda: store.claim("far.test", owner="w", limit=10, lease_time=HOUR))
+    scans = [node for node in nodes if node["Node Type"] == "Seq Scan"]
+    assert [] == scans
+    due = [node["Index Cond"] for node in nodes if node.get("Index Name") == "ix_mailq_recipient_due"]
+    assert [] != [condition for condition in due if "due_at <=" in condition]
+    assert "ix_mailq_recipient_fresh" in {node.get("Index Name") for node in nodes}
+
+
+def test_a_restarted_database_is_used_again_without_an_error(postgres_server: PostgresServer, store: Store) -> None:
+    (queue_id,) = store.insert([a_message("bob@far.test")])
+    disconnect(postgres_server, store)
+    assert ["queued"] == words(store, [queue_id])
+
+
+def disconnect(server: PostgresServer, store: Store) -> None:
+    """Break every connection of the store, as a restart of the server does."""
+    name = store.engine.url.database
+    server.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'")
+
+
+def test_a_connection_lost_amid_a_transaction_is_told_and_leaves_nothing(
+    postgres_server: PostgresServer, store: Store
+) -> None:
+    event.listen(store.engine, "commit", lambda *_: disconnect(postgres_server, store), once=True)
+    with pytest.raises(DatabaseUnavailableError, match="check that it runs"):
+        store.insert([a_message("bob@far.test")])
+    assert [] == store.list_recipients(Selector(), limit=10)
+
+
+def test_committed_mail_survives_a_crash_of_the_server() -> None:
+    with PostgresServer() as server:
+        store = Store.open(server.create_database("queue"))
+        store.migrate()
+        (queue_id,) = store.insert([a_message("bob@far.test")])
+        take(store, lease_time=EXPIRED)
+        server.stop(StopMode.IMMEDIATE)
+        with pytest.raises(DatabaseUnavailableError, match="Connection refused"):
+            store.sweep()
+        server.start()
+        assert 1 == store.sweep()
+        assert ["deferred"] == words(store, [queue_id])
+        store.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_does_not_share_its_parents_connections(store: Store) -> None:
+    """Two processes on one connection read each other's answers."""
+    ids = store.insert([a_message(f"r{number}@far.test") for number in range(20)])
+    child = os.fork()
+    if child == 0:
+        right = False
+        try:
+            right = [f"r{number}@far.test" for number in range(20)] == addresses(store, ids)
+        finally:
+            os._exit(0 if right else 1)
+    for _ in range(5):
+        assert [f"r{number}@far.test" for number in range(20)] == addresses(store, ids)
+    _, status = os.waitpid(child, 0)
+    assert 0 == os.waitstatus_to_exitcode(status)
+
+
+def addresses(store: Store, ids: list[str]) -> list[str]:
+    return [store.show(one).recipients[0].address for one in ids]

@@ -1,0 +1,265 @@
+"""Failure and delay reports, read back by Python's own parser."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailq.dsn.compose import (
+    Letterhead,
+    Original,
+    Report,
+    ReportedRecipient,
+    compose_delay_report,
+    compose_failure_report,
+)
+from mailq.envelope import Ret
+
+CONTENT = b"From: ann@home.test\r\nMessage-ID: <m1@home.test>\r\nSubject: hello\r\n\r\nGood morning.\r\n"
+ORIGINAL = Original(
+    queue_id="QUEUEID",
+    sender="ann@home.test",
+    envid="env 7",
+    ret=None,
+    arrived_at=datetime(2026, 3, 1, 12, 0, tzinfo=UTC),
+    content=CONTENT,
+)
+REFUSED = ReportedRecipient(
+    address="bob@far.test",
+    orcpt="rfc822;bob@old.test",
+    status="5.1.1",
+    reason="host mx.far.test[192.0.2.1] said: 550 5.1.1 no such user (in reply to RCPT TO command)",
+    remote_host="mx.far.test",
+    remote_reply="550 5.1.1 no such user",
+)
+SILENT = ReportedRecipient(
+    address="eve@far.test", orcpt="", status="4.4.1", reason="connect to mx.far.test[192.0.2.1]:25: timed out"
+)
+LETTERHEAD = Letterhead(
+    hostname="mail.home.test",
+    message_id="QUEUEID.1@mail.home.test",
+    written_at=datetime(2026, 3, 2, 12, 0, tzinfo=UTC),
+    size_limit_bytes=50_000,
+)
+
+
+def parsed(report: Report) -> EmailMessage:
+    """Parse without a single defect in any part."""
+    message = message_from_bytes(report.content, policy=policy.default)
+    assert [] == [defect for part in message.walk() for defect in part.defects]
+    return cast("EmailMessage", message)
+
+
+def parts(report: Report) -> list[EmailMessage]:
+    return cast("list[EmailMessage]", list(parsed(report).iter_parts()))
+
+
+def groups(report: Report) -> list[EmailMessage]:
+    """Return the groups of status fields: the message's, then one a recipient."""
+    return cast("list[EmailMessage]", parts(report)[1].get_payload())
+
+
+def failure(original: Original = ORIGINAL, *recipients: ReportedRecipient) -> Report:
+    return compose_failure_report(original, recipients or (REFUSED,), LETTERHEAD)
+
+
+def test_a_report_is_addressed_to_the_sender_and_answers_no_machine() -> None:
+    """Source: smtp-delivery B-20, B-21."""
+    message = parsed(failure())
+    assert "Mail Delivery System <MAILER-DAEMON@mail.home.test>" == message["From"]
+    assert "ann@home.test" == message["To"]
+    assert "Undelivered Mail Returned to Sender" == message["Subject"]
+    assert "auto-replied" == message["Auto-Submitted"]
+    assert "<QUEUEID.1@mail.home.test>" == message["Message-ID"]
+    assert "Mon, 02 Mar 2026 12:00:00 +0000" == message["Date"]
+    assert "<m1@home.test>" == message["References"]
+    assert ("multipart/report", "delivery-status") == (
+        message.get_content_type(),
+        message.get_param("report-type"),
+    )
+
+
+def test_a_report_has_three_parts() -> None:
+    """Source: smtp-delivery B-22, B-23, B-24."""
+    found = [(part["Content-Description"], part.get_content_type()) for part in parts(failure())]
+    assert [
+        ("Notification", "text/plain"),
+        ("Delivery report", "message/delivery-status"),
+        ("Undelivered Message", "message/rfc822"),
+    ] == found
+
+
+def test_the_text_names_each_recipient_and_why() -> None:
+    text = parts(failure(ORIGINAL, REFUSED, SILENT))[0].get_content()
+    assert "This is the mail system at host mail.home.test." in text
+    joined = " ".join(text.split())
+    assert f"<bob@far.test>: {REFUSED.reason}" in joined
+    assert f"<eve@far.test>: {SILENT.reason}" in joined
+    assert max(len(line) for line in text.splitlines()) < 80
+
+
+def test_the_message_fields_say_which_message_it_was() -> None:
+    """Source: smtp-delivery B-25."""
+    about = groups(failure())[0]
+    assert {
+        "Reporting-MTA": "dns; mail.home.test",
+        "Original-Envelope-Id": "env 7",
+        "X-Mailq-Queue-ID": "QUEUEID",
+        "X-Mailq-Sender": "rfc822; ann@home.test",
+        "Arrival-Date": "Sun, 01 Mar 2026 12:00:00 +0000",
+    } == dict(about.items())
+
+
+def test_no_envelope_id_is_reported_where_none_was_given() -> None:
+    assert "Original-Envelope-Id" not in groups(failure(replace(ORIGINAL, envid="")))[0]
+
+
+def test_a_servers_reply_is_passed_on_with_its_name() -> None:
+    """Source: smtp-delivery B-26, B-27."""
+    _, refused = groups(failure())
+    assert [
+        ("Final-Recipient", "rfc822; bob@far.test"),
+        ("Original-Recipient", "rfc822; bob@old.test"),
+        ("Action", "failed"),
+        ("Status", "5.1.1"),
+        ("Remote-MTA", "dns; mx.far.test"),
+        ("Diagnostic-Code", "smtp; 550 5.1.1 no such user"),
+    ] == list(refused.items())
+
+
+def test_where_no_server_replied_the_reason_is_our_own() -> None:
+    """Source: smtp-delivery B-26, B-28."""
+    _, silent = groups(failure(ORIGINAL, SILENT))
+    assert [
+        ("Final-Recipient", "rfc822; eve@far.test"),
+        ("Original-Recipient", "rfc822; eve@far.test"),
+        ("Action", "failed"),
+        ("Status", "4.4.1"),
+        ("Diagnostic-Code", f"X-Mailq; {SILENT.reason}"),
+    ] == list(silent.items())
+
+
+def test_the_original_comes_back_whole_byte_for_byte() -> None:
+    """Source: smtp-delivery B-24."""
+    report = failure()
+    assert b"\r\n\r\nReturn-Path: <ann@home.test>\r\n" + CONTENT + b"\r\n--" in report.content
+    assert b"Good morning." in parts(report)[2].as_bytes()
+
+
+@pytest.mark.parametrize(
+    ("ret", "limit", "description"),
+    [
+        (None, 50_000, "Undelivered Message"),
+        (Ret.FULL, 50_000, "Undelivered Message"),
+        (Ret.HDRS, 50_000, "Undelivered Message Headers"),
+        (None, len(CONTENT), "Undelivered Message"),
+        (None, len(CONTENT) - 1, "Undelivered Message Headers"),
+        (Ret.FULL, len(CONTENT) - 1, "Undelivered Message Headers"),
+        (Ret.FULL, 0, "Undelivered Message"),
+        (Ret.HDRS, 0, "Undelivered Message Headers"),
+    ],
+)
+def test_large_originals_and_those_of_modest_senders_come_back_as_header(
+    ret: Ret | None, limit: int, description: str
+) -> None:
+    """Source: smtp-delivery B-01, B-16."""
+    letterhead = replace(LETTERHEAD, size_limit_bytes=limit)
+    report = compose_failure_report(replace(ORIGINAL, ret=ret), [REFUSED], letterhead)
+    returned = parts(report)[2]
+    whole = description == "Undelivered Message"
+    assert description == returned["Content-Description"]
+    assert ("message/rfc822" if whole else "text/rfc822-headers") == returned.get_content_type()
+    assert whole == (b"Good morning." in report.content)
+    assert b"Subject: hello" in report.content
+
+
+def test_a_plain_report_is_seven_bit() -> None:
+    report = failure()
+    assert (False, False, False) == (report.smtputf8, report.utf8_header, report.eight_bit)
+    assert report.content.isascii()
+    assert "7bit" == parsed(report)["Content-Transfer-Encoding"]
+
+
+def test_an_eight_bit_original_makes_an_eight_bit_report() -> None:
+    report = failure(replace(ORIGINAL, content=CONTENT + b"Gr\xfc\xdfe\r\n"))
+    assert (False, False, True) == (report.smtputf8, report.utf8_header, report.eight_bit)
+    assert "8bit" == parsed(report)["Content-Transfer-Encoding"]
+    assert "8bit" == parts(report)[2]["Content-Transfer-Encoding"]
+
+
+def test_a_report_about_an_smtputf8_message_uses_the_global_types() -> None:
+    """Source: smtp-delivery B-23, B-24, B-26; RFC 6533."""
+    original = replace(ORIGINAL, smtputf8=True, sender="änn@home.test")
+    report = failure(original, replace(REFUSED, address="bøb@far.test", orcpt=""))
+    assert (True, True, True) == (report.smtputf8, report.utf8_header, report.eight_bit)
+    assert b"Final-Recipient: utf-8; b\xc3\xb8b@far.test\r\n" in report.content
+    assert b"Content-Type: message/global-delivery-status\r\n" in report.content
+    assert b"Content-Type: message/global\r\n" in report.content
+    headers_only = failure(replace(original, ret=Ret.HDRS))
+    assert b"Content-Type: message/global-headers\r\n" in headers_only.content
+
+
+def test_a_delay_report_promises_to_go_on() -> None:
+    """Source: smtp-delivery B-02, B-21, B-26."""
+    until = ORIGINAL.arrived_at + timedelta(days=5)
+    report = compose_delay_report(ORIGINAL, [SILENT], LETTERHEAD, retry_until=until)
+    assert "Delayed Mail (still being retried)" == parsed(report)["Subject"]
+    _, silent = groups(report)
+    assert ("delayed", "4.4.1") == (silent["Action"], silent["Status"])
+    assert "Fri, 06 Mar 2026 12:00:00 +0000" == silent["Will-Retry-Until"]
+    assert "text/rfc822-headers" == parts(report)[2].get_content_type()
+
+
+def test_a_server_cannot_write_fields_of_its_own() -> None:
+    evil = replace(REFUSED, remote_reply="550 no\r\nAction: delivered\r\n\r\nStatus: 2.0.0", reason="a\r\n\r\nb")
+    report = failure(ORIGINAL, evil)
+    _, only = groups(report)
+    assert ["failed"] == only.get_all("Action")
+    assert "smtp; 550 no Action: delivered Status: 2.0.0" == only["Diagnostic-Code"]
+
+
+def test_a_reply_in_utf8_is_shown_to_people_and_made_ascii_for_programs() -> None:
+    """Source: RFC 3464 §2.1."""
+    report = failure(ORIGINAL, replace(REFUSED, remote_reply="550 später", reason="host said: 550 später"))
+    assert "host said: 550 später" in parts(report)[0].get_content()
+    assert "smtp; 550 sp?ter" == groups(report)[1]["Diagnostic-Code"]
+
+
+def test_an_endless_reply_is_cut() -> None:
+    report = failure(ORIGINAL, replace(REFUSED, remote_reply="550 " + "x" * 5000, reason="ü" * 5000))
+    assert len(report.content) < 5000
+    assert max(len(line) for line in report.content.split(b"\r\n")) <= 998
+
+
+def test_a_report_about_a_report_of_ours_has_another_boundary() -> None:
+    inner = failure()
+    outer = parts(failure(replace(ORIGINAL, content=inner.content)))
+    assert 3 == len(outer)
+    assert inner.content.rstrip() in outer[2].as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+@given(content=st.binary(max_size=300), headers_only=st.booleans())
+def test_no_original_can_break_a_report(content: bytes, headers_only: bool) -> None:  # noqa: FBT001 - given by keyword
+    original = replace(ORIGINAL, content=content, ret=Ret.HDRS if headers_only else Ret.FULL)
+    report = failure(original)
+    boundary = message_from_bytes(report.content).get_boundary()
+    assert boundary is not None
+    assert 4 == report.content.count(f"--{boundary}".encode())
+    header_end = content.find(b"\r\n\r\n")
+    returned = content[:header_end] if headers_only and header_end >= 0 else content
+    assert b"Return-Path: <ann@home.test>\r\n" + returned in report.content
+
+
+@given(text=st.text(max_size=2000))
+def test_no_words_of_a_server_can_break_a_report(text: str) -> None:
+    report = failure(ORIGINAL, replace(REFUSED, remote_reply=f"550 {text}", reason=text))
+    message = message_from_bytes(report.content)
+    status = message.get_payload()[1]  # type: ignore[index]  # a multipart's payload is a list
+    assert 2 == len(status.get_payload())
+    assert b"\n" not in report.content.replace(b"\r\n", b"")
+    assert b"\r" not in report.content.replace(b"\r\n", b"")

@@ -1,0 +1,92 @@
+"""When a deferred recipient is tried again, and when it is given up."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailq.queue.backoff import Disposition, Done, GiveUp, RetryAt, RetrySchedule, dispose, wait_after
+from mailq.settings import Settings
+from mailq.status import Bounced, Deferred, Delivered, Outcome, Reply
+from tests.fakes.queue_values import SERVER, permanent, transient
+
+ARRIVED = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+SCHEDULE = RetrySchedule(timedelta(seconds=300), timedelta(seconds=4000), 5 * DAY)
+DEFERRED = Deferred(transient())
+
+
+def after(age: timedelta, outcome: Outcome = DEFERRED, expires_at: datetime | None = None) -> Disposition:
+    return dispose(outcome, SCHEDULE, arrived_at=ARRIVED, expires_at=expires_at, now=ARRIVED + age, jitter=0.0)
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "wait_seconds"),
+    [(-5, 300), (0, 300), (299, 300), (300, 300), (301, 301), (2000, 2000), (4000, 4000), (90_000, 4000)],
+)
+def test_the_wait_is_the_age_within_bounds(age_seconds: int, wait_seconds: int) -> None:
+    """Source: smtp-delivery Q-55."""
+    age = timedelta(seconds=age_seconds)
+    assert RetryAt(ARRIVED + age + timedelta(seconds=wait_seconds)) == after(age)
+
+
+def test_waits_double_as_in_the_recorded_example() -> None:
+    """Source: smtp-delivery Q-55, minimum 2 s, maximum 8 s."""
+    schedule = RetrySchedule(timedelta(seconds=2), timedelta(seconds=8), DAY)
+    ages = [timedelta(0)]
+    while len(ages) < 7:
+        ages.append(ages[-1] + wait_after(ages[-1], schedule, jitter=0))
+    assert [0, 2, 4, 8, 16, 24, 32] == [age.total_seconds() for age in ages]
+
+
+@given(
+    age=st.timedeltas(timedelta(0), 10 * DAY),
+    jitter=st.floats(0, 1),
+)
+def test_jitter_only_lengthens_a_wait(age: timedelta, jitter: float) -> None:
+    plain = wait_after(age, SCHEDULE, jitter=0)
+    assert plain <= wait_after(age, SCHEDULE, jitter=jitter) <= plain * 2
+
+
+@pytest.mark.parametrize("age", [5 * DAY, 6 * DAY])
+def test_what_is_still_deferred_after_its_lifetime_has_expired(age: timedelta) -> None:
+    """Source: smtp-delivery Q-53."""
+    assert GiveUp(expired=True) == after(age)
+    assert RetryAt(ARRIVED + 5 * DAY - timedelta(seconds=1) + SCHEDULE.maximal) == after(5 * DAY - timedelta(seconds=1))
+
+
+def test_a_lifetime_of_zero_is_one_attempt() -> None:
+    """Source: smtp-delivery Q-53."""
+    schedule = RetrySchedule(SCHEDULE.minimal, SCHEDULE.maximal, timedelta(0))
+    assert GiveUp(expired=True) == dispose(
+        DEFERRED, schedule, arrived_at=ARRIVED, expires_at=None, now=ARRIVED, jitter=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("expires_after", "age", "expected"),
+    [
+        (DAY, DAY, GiveUp(expired=True)),
+        (DAY, DAY / 2, RetryAt(ARRIVED + DAY / 2 + SCHEDULE.maximal)),
+        (9 * DAY, 6 * DAY, RetryAt(ARRIVED + 6 * DAY + SCHEDULE.maximal)),
+    ],
+)
+def test_a_messages_own_expiry_replaces_the_lifetime(
+    expires_after: timedelta, age: timedelta, expected: Disposition
+) -> None:
+    assert expected == after(age, expires_at=ARRIVED + expires_after)
+
+
+@pytest.mark.parametrize("age", [timedelta(0), 9 * DAY])
+def test_a_final_outcome_is_final_at_any_age(age: timedelta) -> None:
+    assert GiveUp(expired=False) == after(age, Bounced(permanent()))
+    assert Done() == after(age, Delivered(SERVER, Reply(250, ("250 ok",))))
+
+
+@pytest.mark.parametrize(("sender", "bounce_days", "lifetime_days"), [("ann@home.test", 1, 5), ("", 1, 1), ("", 9, 5)])
+def test_reports_live_for_the_shorter_of_two_lifetimes(sender: str, bounce_days: int, lifetime_days: int) -> None:
+    """Source: smtp-delivery Q-53."""
+    settings = Settings(bounce_queue_lifetime=bounce_days * DAY, maximal_queue_lifetime=5 * DAY)
+    schedule = RetrySchedule.of(settings, sender=sender)
+    assert RetrySchedule(settings.minimal_backoff_time, settings.maximal_backoff_time, lifetime_days * DAY) == schedule
