@@ -145,7 +145,8 @@ class Ringer:
         self._settings = settings
         self._app = app
         self._monotonic = monotonic
-        self._start_over()
+        self._lock = threading.Lock()
+        self._state = _State()
         _ringers.add(self)
 
     def ring(self, nexthop: str, *, again: bool = False) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mailq.errors import LookupFailedError, LookupKind
 from mailq.routing.destination import ascii_hostname, canonical_address, is_address, is_hostname
+from mailq.routing.srv import ServiceRecord
 from mailq.testing.dns_zone import Records
 
 _ALIAS_LIMIT = 15
@@ -51,6 +52,18 @@ class FakeResolver:
         if found:
             return found
         raise max(reversed(failures), key=lambda failure: _LOWEST_FIRST.index(failure.kind))
+
+    def services(self, name: str) -> Sequence[ServiceRecord]:
+        """As the port says."""
+        fields = [record.split() for record in self._ask(name, "SRV")]
+        records = [ServiceRecord(int(p), int(w), int(port), host.rstrip(".")) for p, w, port, host in fields]
+        if not all(record.target for record in records):
+            raise LookupFailedError(LookupKind.NULL_SRV, f"Domain {name} does not support SRV requests")
+        usable = [r for r in records if r.port and (is_hostname(r.target) or is_address(r.target))]
+        if not usable:
+            text = f"Name service error for name={name} type=SRV: Malformed or unexpected name server reply"
+            raise LookupFailedError(LookupKind.INVALID, text)
+        return usable
 
     def _ask(self, host: str, rdtype: str) -> Sequence[str]:
         self.questions.append(f"{rdtype} {host}")

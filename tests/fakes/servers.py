@@ -31,6 +31,7 @@ class FakeServer:
     dots: Mapping[str, Answer] = field(default_factory=dict)
     rset: Answer = "250 2.0.0 ok"
     starttls: Answer = "220 2.0.0 go ahead"
+    auth: Answer = "535 5.7.8 no"
     tls_works: bool = True
     lmtp: bool = False
     sessions: list[list[str]] = field(default_factory=list)
@@ -54,7 +55,7 @@ class FakeConnection:
         self._content: list[bytes] | None = None
         self._sender = ""
         self._recipients: list[str] = []
-        self._gone = self._mute = False
+        self._gone = self._mute = self._authenticating = False
         self.encrypted = False
         self.closed = False
         self._say(server.greeting)
@@ -76,7 +77,6 @@ class FakeConnection:
 
     def receive(self, *, timeout_seconds: float) -> bytes:
         assert not self.closed
-        assert timeout_seconds > 0
         data, self._output = self._output, b""
         if data:
             return data
@@ -114,6 +114,10 @@ class FakeConnection:
             self._say(server.mail)
         elif word == "RCPT":
             self._rcpt(line[line.index("<") + 1 : line.index(">")])
+        elif word == "AUTH" or self._authenticating:
+            reply = server.answer(server.auth)
+            self._authenticating = reply.startswith("334")
+            self._say(reply)
         elif word == "DATA":
             reply = server.answer(server.data)
             if reply.startswith("354"):

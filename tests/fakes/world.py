@@ -8,8 +8,6 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from tests.fakes.resolver import FakeResolver
-
 from mailq.delivery.deliver import deliver
 from mailq.delivery.ports import Ports
 from mailq.delivery.session_cache import SessionCache
@@ -17,6 +15,7 @@ from mailq.envelope import DeliveryRequest, Recipient
 from mailq.settings import Settings
 from mailq.status import Bounced, Deferred, Delivered, Outcome, RecipientId
 from tests.fakes.clock import FakeClock
+from tests.fakes.resolver import FakeResolver
 from tests.fakes.servers import FakeNetwork, FakeServer
 
 CONTENT = b"From: s@sender.test\r\nSubject: hello\r\n\r\nhello\r\n"

@@ -151,9 +151,7 @@ def test_a_mute_broker_holds_the_first_caller_up_for_the_time_box_and_nobody_els
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
         clock = FakeClock()
-        ringer = Ringer(
-            Settings(broker_url=url, publish_timeout=timedelta(seconds=0.05)), monotonic=clock.monotonic
-        )
+        ringer = Ringer(Settings(broker_url=url, publish_timeout=timedelta(seconds=0.05)), monotonic=clock.monotonic)
         assert not ringer.ring("a")
         clock.advance(BREAKER_SECONDS)
         ringer._ensure_thread = None  # type: ignore[assignment]  # a ring that would publish fails

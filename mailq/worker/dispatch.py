@@ -1,0 +1,125 @@
+"""The dispatcher: who is due is rung, what the dead held is freed, who must be told is told.
+
+A round costs what is due, not what is queued. Two dispatchers at once are
+harmless, since claims are atomic; one is enough, so an SQL lease elects it.
+
+Source: celery.md §2.6, §2.8, §6 pitfalls 1, 14 and 18.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from mailq.errors import InfrastructureError
+from mailq.limits.slots import Slots
+from mailq.queue.store import Store
+from mailq.ring import Ringer
+from mailq.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NEW_RECIPIENTS: Final = 5000
+"""Most fresh recipients noticed a round."""
+RINGS: Final = 500
+"""Most nexthops rung a round."""
+REPORTS: Final = 100
+"""Most failure reports composed a round."""
+RING_PATIENCE: Final = timedelta(seconds=5)
+"""Longest time a round may be held up by the broker."""
+GRACE_SECONDS: Final = 5.0
+"""After an outage of the database, living workers get this long to write and renew before leases are swept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did.
+
+    Attributes:
+        freed: Recipients taken from leases that ran out.
+        noticed: Fresh recipients.
+        rung: Nexthops that a ring is on its way to.
+        reports: Failure reports queued.
+        busy: A bound was reached, so the next round should not wait.
+    """
+
+    freed: int
+    noticed: int
+    rung: int
+    reports: int
+    busy: bool
+
+
+class Dispatcher:
+    """Runs rounds; for one thread.
+
+    Args:
+        store: The queue.
+        slots: Asked whether a nexthop has room.
+        ringer: Publishes the rings.
+        settings: Of these, ``ring_timeout`` and ``destination_concurrency_limit``.
+        send_reports: Queues at most so many failure reports, and returns how many.
+        monotonic: Seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        slots: Slots,
+        ringer: Ringer,
+        settings: Settings,
+        send_reports: Callable[[int], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._slots = slots
+        self._ringer = ringer
+        self._settings = settings
+        self._send_reports = send_reports
+        self._monotonic = monotonic
+        self._sweep_from = float("-inf")
+        self._not_rung: frozenset[str] = frozenset()
+
+    def run_once(self) -> Round:
+        """Run one round.
+
+        Raises:
+            DatabaseUnavailableError: The database is down; nothing is lost, the next round does it.
+        """
+        freed = self._store.sweep() if self._monotonic() >= self._sweep_from else 0
+        noticed = self._store.notice_new(limit=NEW_RECIPIENTS)
+        wanted, crowded = self._due()
+        rung = self._ring(wanted)
+        reports = self._send_reports(REPORTS)
+        busy = noticed >= NEW_RECIPIENTS or crowded or reports >= REPORTS
+        return Round(freed=freed, noticed=noticed, rung=len(rung), reports=reports, busy=busy)
+
+    def after_outage(self) -> None:
+        """Give living workers a moment to keep what is theirs before leases are swept again."""
+        self._sweep_from = self._monotonic() + GRACE_SECONDS
+
+    def _due(self) -> tuple[frozenset[str], bool]:
+        """Return whom to ring, and whether more may be due; what could not be rung before goes first."""
+        if len(self._not_rung) >= RINGS:
+            return self._not_rung, False
+        due = self._store.due_nexthops(limit=RINGS, ring_timeout=self._settings.ring_timeout)
+        return self._not_rung.union(due), len(due) >= RINGS
+
+    def _ring(self, wanted: Iterable[str]) -> frozenset[str]:
+        # A full destination needs no ring: who holds its slots goes on until nothing is due.
+        admitted = frozenset(nexthop for nexthop in wanted if self._has_room(nexthop))
+        # Each was due by SQL, so a ring of a moment ago does not stand for it.
+        rung = self._ringer.ring_all(sorted(admitted), again=True, patience=RING_PATIENCE) if admitted else frozenset()
+        self._not_rung = admitted - rung
+        return rung
+
+    def _has_room(self, nexthop: str) -> bool:
+        limit = self._settings.destination_concurrency_limit
+        try:
+            return not limit or self._slots.held(nexthop) < limit
+        except InfrastructureError:
+            # The ring will tell, or fail and be repeated.
+            return True

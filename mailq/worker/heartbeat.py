@@ -1,0 +1,205 @@
+"""Keeping what running tasks hold: their leases in SQL and their slots.
+
+One thread a process renews for all tasks, three times a lease time. A task
+that finishes no message for ``stall_time`` is renewed no longer: somebody else
+takes its mail up. Whoever lost a lease learns it before the next message, also
+when this thread itself hangs: a lease counts as lost once it could not be
+renewed for a lease time.
+
+Source: celery.md §2.3, §6 pitfalls 8 and 15.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
+from typing import Final, Protocol
+
+from mailq.errors import InfrastructureError
+from mailq.limits.slots import Slots
+
+log = logging.getLogger(__name__)
+_SHARES: Final = 3
+_TICK_SECONDS: Final = 1.0
+
+
+class Leases(Protocol):
+    """Where leases are renewed."""
+
+    def renew(self, leases: Collection[int], *, lease_time: timedelta) -> set[int]:
+        """Renew *leases*; return those still ours."""
+
+
+class Watch:
+    """What one running task holds.
+
+    Args:
+        key: Of the slot.
+        token: Of the slot.
+        lease_seconds: How long a lease lives without being renewed.
+        monotonic: Seconds that never go backwards.
+    """
+
+    def __init__(self, key: str, token: str, *, lease_seconds: float, monotonic: Callable[[], float]) -> None:
+        self.slot = (key, token)
+        self.lease_id: int | None = None
+        self.stall_told = False
+        self._lease_seconds = lease_seconds
+        self._monotonic = monotonic
+        self._renewed_at = 0.0
+        self._taken_away = False
+        self.progress_at = monotonic()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease may be somebody else's by now: write nothing more, send nothing more."""
+        return self._taken_away or self._monotonic() - self._renewed_at >= self._lease_seconds
+
+    def begin(self, lease_id: int, *, asked_at: float) -> None:
+        """Watch over a lease that was asked for at *asked_at*, by the monotonic clock."""
+        self._taken_away = False
+        self._renewed_at = asked_at
+        self.lease_id = lease_id
+        self.progress()
+
+    def end(self) -> None:
+        """Stop watching over the lease."""
+        self.lease_id = None
+
+    def progress(self) -> None:
+        """Note that the task is getting on."""
+        self.progress_at = self._monotonic()
+        self.stall_told = False
+
+    def renewed(self, lease_id: int, *, asked_at: float) -> None:
+        """Note that the lease was renewed by a request made at *asked_at*."""
+        if self.lease_id == lease_id:
+            self._renewed_at = asked_at
+
+    def taken_away(self, lease_id: int) -> None:
+        """Note that the lease is no longer ours."""
+        if self.lease_id == lease_id:
+            self._taken_away = True
+
+
+class Heartbeat:
+    """Renews for all tasks of this process.
+
+    Args:
+        leases: The store.
+        slots: Where slots are counted.
+        lease_time: Life of leases and slots.
+        stall_time: A task without progress for this long is given up.
+        on_tick: Called every second or so, for whatever else a process keeps tidy.
+        monotonic: Seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        leases: Leases,
+        slots: Slots,
+        lease_time: timedelta,
+        stall_time: timedelta,
+        on_tick: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._leases = leases
+        self._slots = slots
+        self._lease_time = lease_time
+        self._stall_seconds = stall_time.total_seconds()
+        self._on_tick = on_tick
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._watches: set[Watch] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._down = False
+
+    @contextlib.contextmanager
+    def watch(self, key: str, token: str) -> Iterator[Watch]:
+        """Keep a slot, and the leases begun meanwhile, for the time of a ``with`` block; then give the slot back."""
+        watch = Watch(key, token, lease_seconds=self._lease_time.total_seconds(), monotonic=self._monotonic)
+        with self._lock:
+            self._watches.add(watch)
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                self._watches.discard(watch)
+            self._release(watch)
+
+    def beat(self) -> None:
+        """Renew everything once."""
+        now = self._monotonic()
+        with self._lock:
+            watches = [watch for watch in self._watches if not self._is_stalled(watch, now)]
+        try:
+            self._renew_leases(watches, asked_at=now)
+            self._renew_slots(watches)
+        except InfrastructureError as error:
+            if not self._down:
+                log.warning("Leases cannot be renewed: %s; trying on", error)
+            self._down = True
+        else:
+            self._down = False
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mailq-heartbeat", daemon=True)
+                self._thread.start()
+
+    def stop(self, *, timeout_seconds: float = 5.0) -> None:
+        """End the thread; a last renewal under way may outlive *timeout_seconds*."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        pause = self._lease_time.total_seconds() / _SHARES
+        next_beat = self._monotonic() + pause
+        while not self._stop.wait(min(_TICK_SECONDS, pause)):
+            try:
+                self._on_tick()
+                if self._monotonic() >= next_beat:
+                    next_beat = self._monotonic() + pause
+                    self.beat()
+            except Exception:
+                # Without this thread every lease of the process would run out: it outlives any bug.
+                log.exception("The heartbeat stumbled; it goes on")
+
+    def _is_stalled(self, watch: Watch, now: float) -> bool:
+        if now - watch.progress_at < self._stall_seconds:
+            return False
+        if not watch.stall_told:
+            log.error("A task of %s finished no message for too long; its mail is given to others", watch.slot[0])
+            watch.stall_told = True
+        return True
+
+    def _renew_leases(self, watches: list[Watch], *, asked_at: float) -> None:
+        wanted = {watch.lease_id: watch for watch in watches if watch.lease_id is not None}
+        if not wanted:
+            return
+        ours = self._leases.renew(wanted.keys(), lease_time=self._lease_time)
+        for lease_id, watch in wanted.items():
+            if lease_id in ours:
+                watch.renewed(lease_id, asked_at=asked_at)
+            else:
+                watch.taken_away(lease_id)
+
+    def _renew_slots(self, watches: list[Watch]) -> None:
+        self._slots.renew([watch.slot for watch in watches], hold_for=self._lease_time)
+        # A task that ended meanwhile gave its slot back, and the renewal took it again.
+        with self._lock:
+            ended = [watch for watch in watches if watch not in self._watches]
+        for watch in ended:
+            self._release(watch)
+
+    def _release(self, watch: Watch) -> None:
+        # A slot that cannot be given back runs out by itself.
+        with contextlib.suppress(InfrastructureError):
+            self._slots.release(*watch.slot)

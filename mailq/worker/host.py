@@ -1,0 +1,111 @@
+"""The life of a worker around its tasks: what starts with it and stops with it.
+
+Each process builds its runtime when its first task or thread asks, and a
+forked child builds its own: sockets and connections are never shared over a
+fork.
+
+Source: celery.md §2.2, §2.4, §2.11.
+"""
+
+import logging
+import os
+import threading
+from typing import Any
+
+from celery import Celery, bootsteps
+
+from mailq.settings import Settings
+from mailq.worker.dispatch_loop import DispatchLoop
+from mailq.worker.runtime import Runtime
+from mailq.worker.wiring import build_dispatcher, build_runtime, prepare_database
+
+log = logging.getLogger(__name__)
+
+
+class Host:
+    """Owns the runtime of the present process, and the dispatcher's thread in a worker's first one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._runtime: Runtime | None = None
+        self._loop: DispatchLoop | None = None
+
+    def runtime(self) -> Runtime:
+        """Return this process's runtime, built on first use with its heartbeat running."""
+        with self._lock:
+            if self._runtime is None or self._pid != os.getpid():
+                self._runtime = build_runtime(self.settings)
+                self._pid = os.getpid()
+                self._runtime.heartbeat.start()
+            return self._runtime
+
+    def open(self) -> None:
+        """Prepare the database, and start dispatching.
+
+        Raises:
+            ConfigError: The settings cannot be used, or the database is not migrated.
+        """
+        runtime = self.runtime()
+        prepare_database(runtime.store)
+        self._loop = DispatchLoop(
+            build_dispatcher(runtime),
+            store=runtime.store,
+            owner=runtime.owner,
+            interval=runtime.settings.dispatch_interval,
+        )
+        self._loop.start()
+
+    def stop(self) -> None:
+        """Ask all tasks to end, and leave dispatching to others; waits for the latter only."""
+        if self._runtime is not None:
+            self._runtime.stop()
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
+
+    def close(self) -> None:
+        """Wait for the tasks, then close everything.
+
+        The runtime is kept: a task that Celery starts even now finds it stopping, and leaves its mail to others.
+        """
+        self.stop()
+        if self._runtime is not None:
+            # Unbounded here, bounded there: every wait of a session has its timeout.
+            self._runtime.drain()
+            self._runtime.close()
+
+
+class MailqApp(Celery):
+    """A Celery application that has a :class:`Host`."""
+
+    host: Host
+
+
+class HostStep(bootsteps.StartStopStep):
+    """Ties the host to the life of a Celery worker; stops after its consumer and before its pool."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._host: Host = worker.app.host
+        if "prefork" in worker.pool_cls.__module__:
+            log.warning("The prefork pool needs a process for every session; use --pool=threads")
+
+    def start(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Begin to dispatch."""
+        self._host.open()
+
+    def close(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Tell running tasks to end, as soon as the worker is told to stop."""
+        self._host.stop()
+
+    def stop(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Wait for running tasks, then let go of everything."""
+        self._host.close()
+
+    def terminate(self, worker: Any) -> None:
+        """Do the same: threads cannot be ended from outside."""
+        self.stop(worker)

@@ -1,0 +1,61 @@
+"""One log event for every outcome of every recipient, for people and for log shippers.
+
+The event's name is ``sent``, ``deferred``, ``bounced`` or ``expired``; its
+fields stand in the record as well (``extra``), so a formatter can write JSON.
+"""
+
+import logging
+
+from mailq.envelope import Recipient
+from mailq.queue.backoff import GiveUp, RetryAt
+from mailq.queue.messages import RecipientResult
+from mailq.status import Delivered
+
+log = logging.getLogger("mailq.outcome")
+
+
+def event_of(result: RecipientResult) -> str:
+    """Return the event's name."""
+    match result.disposition:
+        case RetryAt():
+            return "deferred"
+        case GiveUp(expired=True):
+            return "expired"
+        case GiveUp():
+            return "bounced"
+        case _:
+            return "sent"
+
+
+def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: RecipientResult) -> None:
+    """Write the event of one recipient's outcome."""
+    outcome, disposition = result.outcome, result.disposition
+    if isinstance(outcome, Delivered):
+        relay, status, reason = str(outcome.endpoint), outcome.reply.status, outcome.reply.text
+    else:
+        failure = outcome.failure
+        relay, status, reason = str(failure.relay or "none"), failure.status, failure.reason
+    event = event_of(result)
+    due_at = disposition.due_at.isoformat() if isinstance(disposition, RetryAt) else ""
+    fields = {
+        "event": event,
+        "queue_id": queue_id,
+        "recipient": recipient.address,
+        "nexthop": nexthop,
+        "relay": relay,
+        "status": str(status),
+        "reason": reason,
+        "seconds": round((result.finished_at - result.started_at).total_seconds(), 3),
+        "due_at": due_at,
+    }
+    log.info(
+        "%s %s to=<%s> relay=%s status=%s%s: %s",
+        event,
+        queue_id,
+        recipient.address,
+        relay,
+        status,
+        f" until {due_at}" if due_at else "",
+        reason,
+        extra=fields,
+    )

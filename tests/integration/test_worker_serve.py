@@ -1,0 +1,321 @@
+"""Serving a nexthop: batches, outcomes, and everything that can go wrong between claim and record."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mailq.envelope import CacheRule, DeliveryRequest
+from mailq.errors import BrokerUnavailableError, DatabaseUnavailableError, DestinationSyntaxError
+from mailq.queue.people import Selector
+from mailq.queue.states import ShownState
+from mailq.queue.store import Store
+from mailq.status import Bounced, Deferred, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Stage
+from mailq.worker import record
+from mailq.worker.serve import serve_nexthop
+from tests.fakes.bench import NEXTHOP, TAKEN, Bench, taken_by_all
+
+MINUTE = timedelta(minutes=1)
+
+
+def failed(status: str) -> Failure:
+    return Failure(status=EnhancedStatus.parse(status), reason="no", stage=Stage.RCPT, scope=Scope.RECIPIENT)
+
+
+@pytest.fixture
+def opened(sqlite_url: str) -> Iterator[Store]:
+    store = Store.open(sqlite_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bench(opened: Store) -> Bench:
+    return Bench(opened)
+
+
+def serve(bench: Bench) -> int:
+    return serve_nexthop(NEXTHOP, bench.runtime)
+
+
+def test_all_that_is_due_is_delivered_and_recorded(bench: Bench) -> None:
+    bench.queue(["a@dest.test"], ["b@dest.test", "c@dest.test"])
+    assert 2 == serve(bench)
+    assert {ShownState.SENT: 3} == bench.counts()
+    assert [] == bench.bell.rung
+    assert [] == bench.due()
+
+
+def test_nothing_due_is_nothing_done(bench: Bench) -> None:
+    assert 0 == serve(bench)
+    assert [] == bench.requests
+
+
+def test_the_slot_is_held_while_serving_and_given_back_after(bench: Bench) -> None:
+    held = []
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        held.append(bench.slots.held(NEXTHOP))
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    bench.queue(["a@dest.test"])
+    serve(bench)
+    assert [1] == held
+    assert 0 == bench.slots.held(NEXTHOP)
+
+
+def test_a_full_destination_is_left_to_those_who_serve_it(opened: Store) -> None:
+    bench = Bench(opened, destination_concurrency_limit=1)
+    bench.queue(["a@dest.test"])
+    bench.slots.take(NEXTHOP, limit=1, hold_for=MINUTE)
+    assert 0 == serve(bench)
+    assert {ShownState.QUEUED: 1} == bench.counts()
+
+
+def test_each_recipient_gets_its_own_outcome(bench: Bench) -> None:
+    (queue_id,) = bench.queue(["a@dest.test", "b@dest.test", "c@dest.test"])
+    outcomes = [TAKEN, Deferred(failed("4.2.2")), Bounced(failed("5.1.1"))]
+    bench.answer = lambda request, _: {
+        one.id: outcome for one, outcome in zip(request.recipients, outcomes, strict=True)
+    }
+    before = datetime.now(UTC)
+    serve(bench)
+    shown = bench.store.show(queue_id).recipients
+    assert {
+        "a@dest.test": ShownState.SENT,
+        "b@dest.test": ShownState.DEFERRED,
+        "c@dest.test": ShownState.BOUNCED,
+    } == {one.address: one.state for one in shown}
+    (deferred,) = (one for one in shown if one.state is ShownState.DEFERRED)
+    assert deferred.due_at is not None
+    assert before + bench.settings.minimal_backoff_time <= deferred.due_at
+
+
+def test_a_full_batch_calls_for_one_more_session_where_there_is_room(opened: Store) -> None:
+    bench = Bench(opened, lease_recipients=2)
+    bench.queue(*[[f"r{i}@dest.test"] for i in range(5)])
+    assert 5 == serve(bench)
+    assert [NEXTHOP] == bench.bell.rung
+
+
+def test_a_full_batch_calls_nobody_where_there_is_no_room(opened: Store) -> None:
+    bench = Bench(opened, lease_recipients=2, destination_concurrency_limit=1)
+    bench.queue(*[[f"r{i}@dest.test"] for i in range(5)])
+    assert 5 == serve(bench)
+    assert [] == bench.bell.rung
+
+
+def test_a_task_whose_time_is_up_rings_for_what_is_left(opened: Store) -> None:
+    bench = Bench(opened, lease_recipients=2, task_time=timedelta(0))
+    bench.queue(["a@dest.test"])
+    assert 0 == serve(bench)
+    assert [NEXTHOP] == bench.bell.rung
+    assert [NEXTHOP] == bench.due()
+
+
+def test_a_message_with_many_recipients_goes_in_several_transactions(opened: Store) -> None:
+    bench = Bench(opened, destination_recipient_limit=2)
+    bench.queue([f"r{i}@dest.test" for i in range(5)])
+    serve(bench)
+    assert [2, 2, 1] == [len(request.recipients) for request in bench.requests]
+    assert {ShownState.SENT: 5} == bench.counts()
+
+
+def test_sessions_are_kept_when_there_is_more_than_one_message(bench: Bench) -> None:
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    serve(bench)
+    assert [CacheRule(load=True, store=True)] * 2 == [request.cache for request in bench.requests]
+
+
+def test_a_lone_message_leaves_no_session_open(bench: Bench) -> None:
+    bench.queue(["a@dest.test"])
+    serve(bench)
+    assert [CacheRule()] == [request.cache for request in bench.requests]
+
+
+def test_sessions_of_a_listed_destination_are_always_kept(opened: Store) -> None:
+    bench = Bench(opened, connection_cache_destinations=(NEXTHOP,), connection_cache_on_demand=False)
+    bench.queue(["a@dest.test"])
+    serve(bench)
+    assert [CacheRule(load=True, store=True)] == [request.cache for request in bench.requests]
+
+
+def test_what_is_settled_early_is_recorded_at_once(bench: Bench) -> None:
+    during = []
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        first, second = (one.id for one in request.recipients)
+        on_settled({first: TAKEN})
+        during.append(bench.counts())
+        return {first: TAKEN, second: Deferred(failed("4.4.1"))}
+
+    bench.answer = answer
+    bench.queue(["a@dest.test", "b@dest.test"])
+    serve(bench)
+    assert [{ShownState.SENT: 1, ShownState.ACTIVE: 1}] == during
+    assert {ShownState.SENT: 1, ShownState.DEFERRED: 1} == bench.counts()
+
+
+def test_a_poison_message_is_deferred_and_the_others_go_on(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        if request.recipients[0].address.startswith("poison"):
+            raise ZeroDivisionError
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    poison, _ = bench.queue(["poison@dest.test"], ["b@dest.test"])
+    serve(bench)
+    assert {ShownState.DEFERRED: 1, ShownState.SENT: 1} == bench.counts()
+    (attempt,) = bench.store.show(poison).recipients[0].history
+    assert ("4.3.0", True) == (str(attempt.status), "internal error" in str(attempt.reason))
+    assert any(entry.exc_info for entry in caplog.records)
+
+
+def test_what_was_settled_before_a_message_stumbled_stays_settled(bench: Bench) -> None:
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        on_settled({request.recipients[0].id: TAKEN})
+        raise ZeroDivisionError
+
+    bench.answer = answer
+    bench.queue(["a@dest.test", "b@dest.test"])
+    serve(bench)
+    assert {ShownState.SENT: 1, ShownState.DEFERRED: 1} == bench.counts()
+
+
+def test_a_destination_that_does_not_parse_keeps_the_mail_and_says_why(bench: Bench) -> None:
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        raise DestinationSyntaxError("bad destination")
+
+    bench.answer = answer
+    (queue_id,) = bench.queue(["a@dest.test"])
+    serve(bench)
+    (attempt,) = bench.store.show(queue_id).recipients[0].history
+    assert ("4.3.5", "mail system configuration error: bad destination") == (str(attempt.status), attempt.reason)
+
+
+def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        # What a sweep does once the lease has run out.
+        bench.store.release(1)
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    serve(bench)
+    assert 1 == len(bench.requests)
+    assert {ShownState.QUEUED: 2} == bench.counts()
+    assert [NEXTHOP] == bench.bell.rung
+    assert any("may be sent again" in entry.message for entry in caplog.records)
+
+
+def test_a_stopping_worker_takes_nothing_and_leaves_the_ring_to_others(bench: Bench) -> None:
+    bench.queue(["a@dest.test"])
+    bench.runtime.stop()
+    assert 0 == serve(bench)
+    assert [NEXTHOP] == bench.due()
+
+
+def test_a_worker_told_to_stop_finishes_its_message_and_hands_the_rest_back(bench: Bench) -> None:
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        bench.runtime.stop()
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    bench.queue(["a@dest.test"], ["b@dest.test"], ["c@dest.test"])
+    serve(bench)
+    assert {ShownState.SENT: 1, ShownState.QUEUED: 2} == bench.counts()
+    assert [NEXTHOP] == bench.due()
+    assert [NEXTHOP] == bench.bell.rung
+    assert bench.runtime.drain(timeout_seconds=1)
+
+
+def test_an_outcome_waits_for_a_database_that_comes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, failures = bench.store.record, iter(range(3))
+
+    def flaky(lease_id: int, results: object) -> None:
+        for _ in failures:
+            raise DatabaseUnavailableError("down")
+        write(lease_id, results)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(bench.store, "record", flaky)
+    bench.queue(["a@dest.test"])
+    serve(bench)
+    assert 1 == len(bench.requests)
+    assert {ShownState.SENT: 1} == bench.counts()
+
+
+def test_a_database_that_stays_away_ends_the_task_and_what_was_taken_is_named(
+    opened: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dead(lease_id: int, results: object) -> None:
+        raise DatabaseUnavailableError("down")
+
+    bench = Bench(opened)
+    monkeypatch.setattr(record, "PATIENCE_LEASE_TIMES", 0)
+    monkeypatch.setattr(bench.store, "record", dead)
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    with caplog.at_level(logging.ERROR, logger="mailq.worker.record"):
+        serve(bench)
+    assert 1 == len(bench.requests)
+    assert [NEXTHOP not in entry.message or "a@dest.test" in entry.message for entry in caplog.records] == [True]
+    assert {ShownState.QUEUED: 2} == bench.counts()
+    assert 0 == bench.slots.held(NEXTHOP)
+
+
+def test_a_task_is_not_served_while_nobody_counts_sessions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(key: str, *, limit: int, hold_for: timedelta) -> str:
+        raise BrokerUnavailableError("down")
+
+    monkeypatch.setattr(bench.slots, "take", dead)
+    bench.queue(["a@dest.test"])
+    assert 0 == serve(bench)
+    assert {ShownState.QUEUED: 1} == bench.counts()
+
+
+def test_a_task_waits_a_moment_for_more_mail_of_a_busy_nexthop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    def arrive(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 1:
+            bench.queue(["late@dest.test"])
+        return False
+
+    monkeypatch.setattr(bench.runtime.stopping, "wait", arrive)
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    assert 3 == serve(bench)
+    assert 2 == len(waits)
+
+
+def test_held_mail_is_not_served(bench: Bench) -> None:
+    (queue_id,) = bench.queue(["a@dest.test"])
+    bench.store.hold(Selector(queue_ids=(queue_id,)))
+    assert 0 == serve(bench)
+    assert {ShownState.HELD: 1} == bench.counts()
+
+
+def test_every_outcome_is_one_event_of_the_log_with_its_fields(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = [TAKEN, Deferred(failed("4.2.2")), Bounced(failed("5.1.1"))]
+    bench.answer = lambda request, _: {
+        one.id: outcome for one, outcome in zip(request.recipients, outcomes, strict=True)
+    }
+    (queue_id,) = bench.queue(["a@dest.test", "b@dest.test", "c@dest.test"])
+    with caplog.at_level(logging.INFO, logger="mailq.outcome"):
+        serve(bench)
+    events = [entry.__dict__ for entry in caplog.records if entry.name == "mailq.outcome"]
+    assert ["sent", "deferred", "bounced"] == [event["event"] for event in events]
+    assert {queue_id} == {event["queue_id"] for event in events}
+    assert ["2.0.0", "4.2.2", "5.1.1"] == [event["status"] for event in events]
+    assert ["mx.test[192.0.2.1]:25", "none", "none"] == [event["relay"] for event in events]
+
+
+def test_mail_past_its_lifetime_is_logged_as_expired(opened: Store, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(opened, maximal_queue_lifetime=timedelta(0))
+    bench.answer = lambda request, _: {request.recipients[0].id: Deferred(failed("4.2.2"))}
+    bench.queue(["a@dest.test"])
+    with caplog.at_level(logging.INFO, logger="mailq.outcome"):
+        serve(bench)
+    assert ["expired"] == [entry.__dict__["event"] for entry in caplog.records if entry.name == "mailq.outcome"]
+    assert {ShownState.EXPIRED: 1} == bench.counts()
