@@ -80,21 +80,24 @@ class LookupKind(Enum):
     INVALID = "malformed reply"
     POLICY = "reply filter"
     NULL_MX = "null MX"
+    NULL_SRV = "null SRV"
     SYSTEM = "system trouble"
 
 
 class LookupFailedError(MailqError):
-    """A DNS question had no usable answer.
+    """A name had no usable answer.
 
     Attributes:
         kind: The class of the failure.
         text: What the operator reads, for example ``Host or domain name not found. …``.
+        native: The system's name service said so, not DNS.
     """
 
-    def __init__(self, kind: LookupKind, text: str) -> None:
+    def __init__(self, kind: LookupKind, text: str, *, native: bool = False) -> None:
         super().__init__(text)
         self.kind = kind
         self.text = text
+        self.native = native
 
 
 class ConnectFailedError(MailqError):
@@ -119,6 +122,14 @@ class ConnectionTimeoutError(MailqError):
 
 class ReplyTooLongError(MailqError):
     """The peer sent a reply without end."""
+
+
+class EarlyReplyError(MailqError):
+    """The peer answered the content before it had the end of it, so its replies are out of step."""
+
+
+class HookFailedError(MailqError):
+    """A hook raised, or returned what cannot be used; ``str()`` is its name."""
 
 
 class TlsHandshakeError(MailqError):

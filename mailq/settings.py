@@ -76,6 +76,7 @@ class Settings:
         timedelta(hours=1), "A task that finishes no message for this long loses its mail to others.", least=1
     )
     ring_timeout: timedelta = setting(_seconds(30), "A ring that no worker answered is repeated after this.")
+    hooks: str = setting("", "Own code that may change replies, outcomes, headers and senders, as module:attribute.")
     destination_concurrency_limit: int = setting(20, "Most sessions to one nexthop, over all workers; 0 is no limit.")
     destination_recipient_limit: int = setting(50, "Most recipients a transaction; 0 is no limit.")
 
@@ -145,6 +146,18 @@ class Settings:
     tls_security_level: str = setting(
         "may", "none, may (use STARTTLS where offered) or encrypt (require it).", choices=("none", "may", "encrypt")
     )
+    sasl_auth_enable: bool = setting(False, "Log in to servers that there are credentials for.")
+    sasl_password_maps: tuple[str, ...] = setting(
+        (), "Credentials, as destination=user:password; the destination as in relayhost, or a host name.", secret=True
+    )
+    sasl_mechanism_filter: tuple[str, ...] = setting((), "Mechanisms that may be used; empty: all that are known.")
+    sasl_security_options: tuple[str, ...] = setting(
+        ("noplaintext", "noanonymous"), "noplaintext: no mechanism that shows the password."
+    )
+    sasl_tls_security_options: tuple[str, ...] = setting(
+        (), "The same inside TLS; empty: as sasl_security_options. For PLAIN inside TLS: noanonymous."
+    )
+    sasl_auth_soft_bounce: bool = setting(True, "A refused log-in defers mail, never bounces it.")
     tls_connection_reuse: bool = setting(True, "Keep sessions that use TLS, too.")
     soft_bounce: bool = setting(False, "Keep mail that would bounce.")
 

@@ -203,11 +203,13 @@ class Delivered:
         endpoint: That server.
         reply: What it said to the final dot.
         dsn_passed_on: The server announced DSN, so it owes the sender any success report.
+        earlier: What earlier servers of the same attempt said, oldest first.
     """
 
     endpoint: Endpoint
     reply: Reply
     dsn_passed_on: bool = False
+    earlier: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

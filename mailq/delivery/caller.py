@@ -6,6 +6,7 @@ Source: smtp-delivery C-15 to C-28, C-38 to C-47, C-70 to C-74, R-20, R-40 to R-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from mailq.delivery.authenticate import credentials_for
 from mailq.delivery.classify import not_connected, path_too_long, source_address_unusable
 from mailq.delivery.handshake import Introduction, introduce
 from mailq.delivery.plan import ConnectPlan
@@ -21,6 +22,7 @@ from mailq.routing.destination import Destination, parse_destination
 from mailq.routing.mx import NoRoute, Route
 from mailq.routing.route import find_route
 from mailq.settings import Settings
+from mailq.smtp.sasl import Credentials
 from mailq.status import Endpoint, RecipientId, Scope
 
 LOOP_PORT = 25
@@ -122,7 +124,8 @@ class Caller:
             return SessionReport(failure=source_address_unusable(endpoint))
         except ConnectFailedError as error:
             return SessionReport(failure=not_connected(endpoint, str(error)))
-        session = Session(connection, endpoint, clock=self._ports.clock, settings=self._settings)
+        ports = self._ports
+        session = Session(connection, endpoint, clock=ports.clock, settings=self._settings, hooks=ports.hooks)
         with _closed_on_error(session):
             failed = introduce(session, self._introduction(endpoint, plaintext=plaintext))
         if failed is not None:
@@ -133,10 +136,9 @@ class Caller:
     def converse(self, session: Session, pending: Sequence[RecipientId]) -> SessionReport:
         """Carry out the transaction on a session that is ready, then keep or end the session."""
         recipients = tuple(self._recipients[r] for r in pending)
+        retry = self._may_fall_back(session.endpoint)
         with _closed_on_error(session):
-            report = transfer(
-                session, self._request, recipients, bodies=self._ports.bodies, may_retry_plaintext=self._may_fall_back()
-            )
+            report = transfer(session, self._request, recipients, ports=self._ports, may_retry_plaintext=retry)
         self._leave(session, report)
         return report
 
@@ -176,7 +178,9 @@ class Caller:
 
     def _endpoint_key(self, endpoint: Endpoint) -> tuple[str, ...]:
         level = self._settings.tls_security_level
-        return (self._request.protocol.value, endpoint.address, str(endpoint.port), level)
+        # An authenticated session is for those with the same credentials only. Source: smtp-delivery R-12, R-15.
+        login = (self._site_text, endpoint.host) if self._settings.sasl_password_maps else ()
+        return (self._request.protocol.value, endpoint.address, str(endpoint.port), level, *login)
 
     def _introduction(self, endpoint: Endpoint, *, plaintext: bool) -> Introduction:
         smtp = self._request.protocol is Protocol.SMTP
@@ -187,18 +191,26 @@ class Caller:
             best=endpoint.preference == self._best_preference,
             detect_loop=smtp and port == LOOP_PORT,
             tls_level="none" if plaintext else self._tls_level(endpoint),
-            may_retry_plaintext=self._may_fall_back(),
+            may_retry_plaintext=self._may_fall_back(endpoint),
+            credentials=self._credentials(endpoint),
         )
+
+    def _credentials(self, endpoint: Endpoint) -> Credentials | None:
+        return credentials_for(self._settings, host=endpoint.host, nexthop=self._site_text)
 
     def _tls_level(self, endpoint: Endpoint) -> str:
         level = self._settings.tls_security_level
         # A local socket needs no opportunistic encryption. Source: smtp-delivery C-92.
         return "none" if endpoint.port is None and level == "may" else level
 
-    def _may_fall_back(self) -> bool:
-        """Whether a TLS failure may be answered by plaintext: opportunistic, and deferred before. Source: P-30."""
+    def _may_fall_back(self, endpoint: Endpoint) -> bool:
+        """Whether a TLS failure may be answered by plaintext: opportunistic, deferred before, no password to lose.
+
+        Source: smtp-delivery P-30.
+        """
         waited = self._request.active_at - self._request.arrived_at
-        return self._settings.tls_security_level == "may" and waited >= self._settings.minimal_backoff_time
+        opportunistic = self._settings.tls_security_level == "may" and self._credentials(endpoint) is None
+        return opportunistic and waited >= self._settings.minimal_backoff_time
 
     def _connect_seconds(self) -> float:
         lmtp = self._request.protocol is Protocol.LMTP

@@ -9,7 +9,13 @@ Source: smtp-delivery S-11 to S-14, X-31 to X-43, T-03, T-20 to T-38.
 
 from dataclasses import replace
 
-from mailq.errors import ConnectionTimeoutError, MailqError, ReplyTooLongError
+from mailq.errors import (
+    ConnectionTimeoutError,
+    EarlyReplyError,
+    HookFailedError,
+    MailqError,
+    ReplyTooLongError,
+)
 from mailq.status import Endpoint, EnhancedStatus, Failure, Reply, Scope, Severity, Stage
 
 _IN_REPLY_TO = {
@@ -23,9 +29,13 @@ CONNECT_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 1)
 MISCONFIGURED_STATUS = EnhancedStatus(Severity.TRANSIENT, 3, 5)
 SOURCE_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 0)
 STREAM_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 2)
+EARLY_REPLY_STATUS = EnhancedStatus(Severity.TRANSIENT, 5, 0)
+LOCAL_DATA_STATUS = EnhancedStatus(Severity.TRANSIENT, 3, 0)
+CONVERSION_STATUS = EnhancedStatus(Severity.PERMANENT, 6, 3)
 LOOP_STATUS = EnhancedStatus(Severity.PERMANENT, 4, 6)
 TOO_LARGE_STATUS = EnhancedStatus(Severity.PERMANENT, 3, 4)
 NO_SMTPUTF8_STATUS = EnhancedStatus(Severity.PERMANENT, 6, 7)
+AUTHENTICATION_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 0)
 HANDSHAKE_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 5)
 NOT_OFFERED_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 4)
 
@@ -86,14 +96,37 @@ def source_address_unusable(endpoint: Endpoint) -> Failure:
 
 
 def stream_failure(error: MailqError, stage: Stage, endpoint: Endpoint) -> Failure:
-    """Return the failure of a conversation that broke off. Source: smtp-delivery T-35, T-36."""
+    """Return the failure of a conversation that broke off. Source: smtp-delivery T-35 to T-37."""
+    status = STREAM_STATUS
     if isinstance(error, ConnectionTimeoutError):
         reason = f"conversation with {endpoint.name} timed out while {stage.value}"
     elif isinstance(error, ReplyTooLongError):
         reason = f"host {endpoint.name} sent a reply without end while {stage.value}"
+    elif isinstance(error, EarlyReplyError):
+        status = EARLY_REPLY_STATUS
+        reason = f"protocol error: host {endpoint.name} accepted the message before its end while {stage.value}"
+    elif isinstance(error, HookFailedError):
+        status, reason = LOCAL_DATA_STATUS, local_data_reason(endpoint)
     else:
         reason = f"lost connection with {endpoint.name} while {stage.value}"
-    return _local(STREAM_STATUS, reason, stage=stage, scope=Scope.SERVER, endpoint=endpoint)
+    return _local(status, reason, stage=stage, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def local_data_reason(endpoint: Endpoint | None) -> str:
+    """Return the text for trouble on our own side. Source: smtp-delivery T-37."""
+    return "local data error" + (f" while talking to {endpoint.name}" if endpoint else "")
+
+
+def hook_failed(endpoint: Endpoint) -> Failure:
+    """Return the failure of a hook before the message was offered; the server is not to blame. Source: T-37."""
+    reason = local_data_reason(endpoint)
+    return _local(LOCAL_DATA_STATUS, reason, stage=Stage.MAIL, scope=Scope.MESSAGE, endpoint=endpoint)
+
+
+def conversion_failed(problem: str, endpoint: Endpoint) -> Failure:
+    """Return the failure of 8-bit content that cannot be made 7-bit for this server. Source: smtp-delivery X-62."""
+    reason = f"message cannot be converted for host {endpoint.name}, which does not offer 8BITMIME: {problem}"
+    return _local(CONVERSION_STATUS, reason, stage=Stage.MAIL, scope=Scope.MESSAGE, endpoint=endpoint)
 
 
 def refused_to_talk(reply: Reply, stage: Stage, endpoint: Endpoint) -> Failure:
@@ -162,3 +195,18 @@ def tls_handshake_failed(endpoint: Endpoint, *, required: bool) -> Failure:
     scope = Scope.SERVER if required else Scope.MESSAGE
     reason = "Cannot start TLS: handshake failure"
     return _local(HANDSHAKE_STATUS, reason, stage=Stage.TLS, scope=scope, endpoint=endpoint)
+
+
+def authentication_failed(endpoint: Endpoint, text: str) -> Failure:
+    """Return the failure of a log-in that we gave up. Source: smtp-delivery P-64, P-66."""
+    reason = f"SASL authentication failed; cannot authenticate to server {endpoint.name}: {text}"
+    return _local(AUTHENTICATION_STATUS, reason, stage=Stage.AUTH, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def authentication_refused(reply: Reply, endpoint: Endpoint, *, soft_bounce: bool) -> Failure:
+    """Return the failure of a log-in that the server refused; with *soft_bounce* never for good. Source: P-67."""
+    reason = f"SASL authentication failed; server {endpoint.name} said: {reply.text}"
+    failure = _from_reply(reply, reason, stage=Stage.AUTH, scope=Scope.SERVER, endpoint=endpoint)
+    if soft_bounce and not failure.transient:
+        return replace(failure, status=failure.status.as_transient(), settles=False)
+    return failure

@@ -1,10 +1,12 @@
 """The heart: deliver one request, site by site, server by server, until every recipient has its outcome.
 
-Source: smtp_connect.c; smtp-delivery C-10 to C-14, C-30 to C-47.
+Source: smtp_connect.c; smtp-delivery C-10 to C-14, C-30 to C-47, C-64.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from mailq.delivery.best_mx import way_around
 from mailq.delivery.caller import Caller
 from mailq.delivery.ledger import UNAVAILABLE, Ledger
 from mailq.delivery.plan import ConnectPlan
@@ -36,9 +38,10 @@ def deliver(
         Exactly one outcome for every recipient.
 
     Raises:
-        DestinationSyntaxError: The nexthop, or a fallback relay, does not parse.
+        DestinationSyntaxError: The nexthop, a fallback relay or ``best_mx_transport`` does not parse.
     """
-    ledger = Ledger((r.id for r in request.recipients), soft_bounce=settings.soft_bounce)
+    ids = (r.id for r in request.recipients)
+    ledger = Ledger(ids, soft_bounce=settings.soft_bounce, refine=ports.hooks.refine)
     caller = Caller(request, ports=ports, settings=settings, sessions=sessions)
     for site in sites_for(request, settings):
         route = caller.find_route(site)
@@ -48,7 +51,13 @@ def deliver(
             _ask_servers(caller, caller.plan(site, route), ledger, on_settled)
         if route.last_site or not ledger.pending:
             break
-    return ledger.close()
+    report = ledger.close()
+    detour = way_around(request, report, settings)
+    if detour is None:
+        return report
+    once = replace(settings, best_mx_transport="")
+    around = deliver(detour, ports=ports, settings=once, sessions=sessions, on_settled=on_settled)
+    return replace(around, outcomes={**report.outcomes, **around.outcomes})
 
 
 def _ask_servers(caller: Caller, plan: ConnectPlan, ledger: Ledger, on_settled: OnSettled) -> None:

@@ -1,10 +1,11 @@
-"""From an open connection to a session that is ready for mail: greeting, EHLO, STARTTLS, EHLO again.
+"""From an open connection to a session that is ready for mail: greeting, EHLO, STARTTLS, EHLO again, AUTH.
 
 Source: smtp-delivery S-10 to S-24, S-30, P-20 to P-33.
 """
 
 from dataclasses import dataclass
 
+from mailq.delivery.authenticate import authenticate
 from mailq.delivery.classify import (
     greeting_refused,
     is_protocol_error,
@@ -21,6 +22,7 @@ from mailq.envelope import Protocol
 from mailq.errors import TlsHandshakeError
 from mailq.smtp import commands
 from mailq.smtp.extensions import Extensions
+from mailq.smtp.sasl import Credentials
 from mailq.status import Failure, Reply, Stage
 
 UNAVAILABLE_CODE = 421
@@ -36,6 +38,7 @@ class Introduction:
         best: The server is a best MX.
         detect_loop: A server that calls itself by our name is ourselves. Source: smtp-delivery C-18.
         tls_level: none, may or encrypt.
+        credentials: For logging in; None where there are none.
         may_retry_plaintext: A TLS failure may be answered by plaintext. Source: smtp-delivery P-30.
     """
 
@@ -45,6 +48,7 @@ class Introduction:
     detect_loop: bool
     tls_level: str
     may_retry_plaintext: bool
+    credentials: Credentials | None = None
 
 
 def introduce(session: Session, introduction: Introduction) -> SessionReport | None:
@@ -75,11 +79,18 @@ def _introduce(session: Session, introduction: Introduction) -> Failure | None:
     if not greeting.positive:
         return greeting_refused(greeting, session.endpoint, skip_5xx=settings.skip_5xx_greeting)
     failure = _greet(session, introduction, esmtp=_speaks_esmtp(greeting) or settings.always_send_ehlo)
-    if failure is not None or introduction.tls_level == "none":
-        return failure
+    if failure is None and introduction.tls_level != "none":
+        failure = _encrypt(session, introduction)
+    if failure is None and introduction.credentials is not None:
+        failure = authenticate(session, introduction.credentials)
+    return failure
+
+
+def _encrypt(session: Session, introduction: Introduction) -> Failure | None:
+    """Start TLS where the server offers it; say EHLO again, since nothing said before counts. Source: P-20 to P-23."""
     if not session.extensions.offers("STARTTLS"):
         return tls_not_offered(session.endpoint) if introduction.tls_level == "encrypt" else None
-    reply = session.ask(commands.STARTTLS, Stage.STARTTLS, settings.starttls_timeout)
+    reply = session.ask(commands.STARTTLS, Stage.STARTTLS, session.settings.starttls_timeout)
     if not reply.positive:
         return tls_refused(reply, session.endpoint) if introduction.tls_level == "encrypt" else None
     session.start_tls()

@@ -16,7 +16,7 @@ whether the server being talked to is the last one.
 Source: smtp_rcpt.c, smtp_trouble.c; smtp-delivery T-01 to T-06, T-20 to T-29, C-06, D-11.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from mailq.delivery.report import SessionReport
@@ -43,15 +43,22 @@ UNAVAILABLE = Failure(
 )
 
 
+Refine = Callable[[Delivered | Failure], Delivered | Failure]
+
+
 class Ledger:
     """The account of one request's recipients."""
 
-    def __init__(self, recipients: Iterable[RecipientId], *, soft_bounce: bool = False) -> None:
+    def __init__(
+        self, recipients: Iterable[RecipientId], *, soft_bounce: bool = False, refine: Refine | None = None
+    ) -> None:
         """Open the account.
 
         Args:
             recipients: Each once.
             soft_bounce: No recipient ends in failure. Source: postconf(5) soft_bounce, smtp-delivery T-04, T-05.
+            refine: Has the last word about an outcome's status and text, before soft_bounce; a failure stays one.
+                Source: smtp-delivery T-09.
 
         Raises:
             ValueError: No recipient, or one given twice.
@@ -60,6 +67,7 @@ class Ledger:
         if not ids or len(set(ids)) != len(ids):
             raise ValueError("a ledger needs at least one recipient, each once")
         self._soft_bounce = soft_bounce
+        self._refine = refine or (lambda verdict: verdict)
         self._evidence: dict[RecipientId, tuple[Failure, ...]] = dict.fromkeys(ids, ())
         self._settled: dict[RecipientId, Outcome] = {}
         self._completed = False
@@ -108,7 +116,9 @@ class Ledger:
 
     def _weigh(self, recipient: RecipientId, verdict: Delivered | Failure) -> Outcome | None:
         if isinstance(verdict, Delivered):
-            return verdict
+            refined = self._refine(verdict)
+            delivered = refined if isinstance(refined, Delivered) else verdict
+            return replace(delivered, earlier=self._evidence[recipient])
         self._evidence[recipient] += (verdict,)
         if verdict.settles and not self._soft_bounce:
             return self._decide(recipient)
@@ -116,7 +126,8 @@ class Ledger:
 
     def _decide(self, recipient: RecipientId) -> Outcome:
         evidence = self._evidence[recipient] or (UNAVAILABLE,)
-        last, earlier = evidence[-1], evidence[:-1]
+        earlier, refined = evidence[:-1], self._refine(evidence[-1])
+        last = refined if isinstance(refined, Failure) else evidence[-1]
         if last.transient:
             return Deferred(last, earlier)
         if self._soft_bounce:

@@ -10,6 +10,7 @@ from datetime import datetime
 from random import Random
 from typing import BinaryIO, Protocol
 
+from mailq.delivery.hooks import NO_HOOKS, Hooks
 from mailq.routing.route import Resolver
 from mailq.status import Endpoint
 
@@ -36,11 +37,11 @@ class Connection(Protocol):
 
         Raises:
             ConnectionLostError: The peer is gone.
-            ConnectionTimeoutError: Nothing could be written for *timeout_seconds*.
+            ConnectionTimeoutError: Not all could be written within *timeout_seconds*, however much of it was.
         """
 
     def receive(self, *, timeout_seconds: float) -> bytes:
-        """Return what has arrived, at least one byte.
+        """Return what has arrived, at least one byte; 0 seconds or less only looks.
 
         Raises:
             ConnectionLostError: End of stream, or a reset.
@@ -87,6 +88,7 @@ class Ports:
         bodies: Content of messages.
         rng: Breaks ties between servers of equal preference.
         own_addresses: IP addresses of this host; mail for them would loop. Source: smtp-delivery A-40.
+        hooks: The operator's own code.
     """
 
     clock: Clock
@@ -95,3 +97,4 @@ class Ports:
     bodies: MessageBodies
     rng: Random
     own_addresses: frozenset[str] = frozenset()
+    hooks: Hooks = NO_HOOKS

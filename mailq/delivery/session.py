@@ -12,15 +12,23 @@ Source: smtp-delivery R-01 to R-06, R-46, S-50 to S-61.
 
 from datetime import timedelta
 
+from mailq.delivery.hooks import NO_HOOKS, Hooks
+from mailq.delivery.pace import Pace
 from mailq.delivery.ports import Clock, Connection
-from mailq.errors import ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError
+from mailq.errors import (
+    ConnectionLostError,
+    ConnectionTimeoutError,
+    EarlyReplyError,
+    HookFailedError,
+    ReplyTooLongError,
+)
 from mailq.settings import Settings
 from mailq.smtp import commands
 from mailq.smtp.extensions import NONE
 from mailq.smtp.replies import ReplyReader
 from mailq.status import Endpoint, Reply, Stage
 
-STREAM_ERRORS = (ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError)
+STREAM_ERRORS = (ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError, EarlyReplyError, HookFailedError)
 
 
 class Session:
@@ -33,7 +41,9 @@ class Session:
         broken: The stream is of no use: nothing more is written to it.
     """
 
-    def __init__(self, connection: Connection, endpoint: Endpoint, *, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, connection: Connection, endpoint: Endpoint, *, clock: Clock, settings: Settings, hooks: Hooks = NO_HOOKS
+    ) -> None:
         """Take over a fresh *connection* to *endpoint*."""
         self.endpoint = endpoint
         self.settings = settings
@@ -42,7 +52,8 @@ class Session:
         self.broken = False
         self._connection = connection
         self._clock = clock
-        self._reader = ReplyReader()
+        self._line_filter = hooks.reply_line if hooks.reply_filter else None
+        self._reader = ReplyReader(line_filter=self._line_filter)
         self._expires_at = clock.monotonic() + settings.connection_reuse_time_limit.total_seconds()
         self._reuses = 0
         self._spoiled = False
@@ -86,6 +97,30 @@ class Session:
             self.broken = True
             raise
 
+    def say_content(self, data: bytes, pace: Pace) -> None:
+        """Send a piece of the content, in the time that is left for it. Raises as :meth:`say`."""
+        rest = memoryview(data)
+        while rest:
+            piece, rest = rest[: pace.step_bytes], rest[pace.step_bytes :]
+            if pace.left_seconds <= 0:
+                self.stage, self.broken = Stage.BODY, True
+                raise ConnectionTimeoutError
+            began = self._clock.monotonic()
+            self.say(bytes(piece), Stage.BODY, timedelta(seconds=pace.left_seconds))
+            pace.wrote(len(piece), seconds=self._clock.monotonic() - began)
+
+    def has_unheard(self) -> bool:
+        """Whether the server has said, or done, something that nobody has heard yet; does not wait."""
+        if self._reader.pending:
+            return True
+        try:
+            self._reader.feed(self._connection.receive(timeout_seconds=0))
+        except ConnectionTimeoutError:
+            return False
+        except ConnectionLostError:
+            pass  # Whoever listens next is told.
+        return True
+
     def hear(self, stage: Stage, timeout: timedelta) -> Reply:
         """Return the next reply.
 
@@ -117,7 +152,7 @@ class Session:
             TlsHandshakeError: The session is broken.
         """
         self.stage = Stage.TLS
-        self._reader = ReplyReader()
+        self._reader = ReplyReader(line_filter=self._line_filter)
         self.extensions = NONE
         self.broken = True
         self._connection.start_tls(
@@ -126,12 +161,16 @@ class Session:
         self.broken = False
 
     def probe(self) -> bool:
-        """Return whether a kept session still answers, and count its reuse. Source: smtp-delivery R-46."""
+        """Return whether a kept session still answers, in step, and count its reuse. Source: smtp-delivery R-46."""
         self._reuses += 1
+        if self.has_unheard():
+            # Something like "421 idle too long", or a reply too many: it would be taken for the answer to RSET.
+            return False
         try:
-            return self.ask(commands.RSET, Stage.RSET_PROBE, self.settings.rset_timeout).positive
+            answered = self.ask(commands.RSET, Stage.RSET_PROBE, self.settings.rset_timeout).positive
         except STREAM_ERRORS:
             return False
+        return answered and not self._reader.pending
 
     def quit(self) -> None:
         """End the session: QUIT where the stream allows it, without waiting for the answer by default."""

@@ -4,24 +4,34 @@ Invariant: the content is opened before MAIL is said, and the final dot is
 sent only after all of it: a store that fails half-way can never make a server
 accept half a message.
 
-Source: smtp-delivery X-01, X-10 to X-70, S-40, S-54 to S-58, T-20 to T-39.
+Differs from Postfix: a server that accepts the message before it has the end
+of it has not got it. Its recipients are deferred, and the session is closed;
+a refusal that comes early counts as the answer to the message, as in Postfix.
+
+Source: smtp-delivery X-01, X-10 to X-70, S-40, S-54 to S-61, T-20 to T-39.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
-from mailq.delivery.classify import is_protocol_error, refused, smtputf8_missing, stream_failure, too_large
-from mailq.delivery.ports import MessageBodies
+from mailq.delivery.classify import (
+    hook_failed,
+    is_protocol_error,
+    refused,
+    smtputf8_missing,
+    stream_failure,
+    too_large,
+)
+from mailq.delivery.outgoing import Outgoing, prepare
+from mailq.delivery.pace import Pace
+from mailq.delivery.ports import Ports
 from mailq.delivery.report import SessionReport
 from mailq.delivery.session import STREAM_ERRORS, Session
 from mailq.envelope import DeliveryRequest, Protocol, Recipient
-from mailq.errors import ConnectionLostError, MailqError
+from mailq.errors import ConnectionLostError, EarlyReplyError, HookFailedError, MailqError
 from mailq.smtp import commands
-from mailq.smtp.body import encode_content
 from mailq.smtp.dialogue import Send, Transaction
 from mailq.status import Delivered, Failure, RecipientId, Scope, Stage
 
-CHUNK_BYTES = 65_536
 END_OF_CONTENT = b".\r\n"
 
 
@@ -30,7 +40,7 @@ def transfer(
     request: DeliveryRequest,
     recipients: Sequence[Recipient],
     *,
-    bodies: MessageBodies,
+    ports: Ports,
     may_retry_plaintext: bool,
 ) -> SessionReport:
     """Offer *request* to the session's server for *recipients*.
@@ -41,10 +51,19 @@ def transfer(
     unfit = _unfit(session, request, recipients)
     if unfit is not None:
         return unfit
-    transaction = _transaction(session, request, recipients)
-    with bodies.open(request.queue_id) as content:
+    outgoing = prepare(session, request, ports)
+    if isinstance(outgoing, Failure):
+        return SessionReport(failure=outgoing, transacted=True)
+    transaction = _transaction(session, outgoing, recipients)
+    with ports.bodies.open(request.queue_id) as content:
         try:
-            _carry_out(session, transaction, content)
+            blocks = outgoing.blocks(
+                content, hooks=ports.hooks, line_length_limit_bytes=session.settings.line_length_limit_bytes
+            )
+        except HookFailedError:
+            return SessionReport(failure=hook_failed(session.endpoint), transacted=True)
+        try:
+            _carry_out(session, transaction, blocks)
         except STREAM_ERRORS as error:
             return _broken_off(session, transaction, error, may_retry_plaintext=may_retry_plaintext)
     if not transaction.clean:
@@ -82,17 +101,17 @@ def _unfit(session: Session, request: DeliveryRequest, recipients: Sequence[Reci
     return None
 
 
-def _transaction(session: Session, request: DeliveryRequest, recipients: Sequence[Recipient]) -> Transaction:
-    extensions = session.extensions
+def _transaction(session: Session, outgoing: Outgoing, recipients: Sequence[Recipient]) -> Transaction:
+    extensions, request = session.extensions, outgoing.request
     return Transaction(
-        mail=commands.mail_from(request, extensions),
+        mail=commands.mail_from(request, extensions, converted=outgoing.planned_conversion),
         recipients=[(r.id, commands.rcpt_to(r, extensions)) for r in recipients],
         pipelining=extensions.offers("PIPELINING"),
         lmtp=request.protocol is Protocol.LMTP,
     )
 
 
-def _carry_out(session: Session, transaction: Transaction, content: BinaryIO) -> None:
+def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[bytes]) -> None:
     """Do what the transaction asks for until it asks for nothing more."""
     settings = session.settings
     timeouts = {
@@ -107,7 +126,7 @@ def _carry_out(session: Session, transaction: Transaction, content: BinaryIO) ->
             session.say(step.data, step.expects[0], timeouts[step.expects[0]])
             for stage in step.expects:
                 transaction.receive(session.hear(stage, timeouts[stage]))
-        elif _send_content(session, content):
+        elif _send_content(session, blocks):
             transaction.content_written()
             for _ in range(step.expects):
                 transaction.receive(session.hear(Stage.END_OF_DATA, settings.data_done_timeout))
@@ -117,37 +136,41 @@ def _carry_out(session: Session, transaction: Transaction, content: BinaryIO) ->
             return
 
 
-def _send_content(session: Session, content: BinaryIO) -> bool:
-    """Send the content and the final dot; False when the server went away meanwhile."""
+def _send_content(session: Session, blocks: Iterator[bytes]) -> bool:
+    """Send the content and the final dot; False when the server went away, or spoke, before the last of it."""
     settings = session.settings
-    encoded = encode_content(
-        iter(lambda: content.read(CHUNK_BYTES), b""), line_length_limit_bytes=settings.line_length_limit_bytes
-    )
+    pace = Pace(limit_seconds=settings.data_xfer_timeout.total_seconds(), bytes_per_second=settings.min_data_rate)
+    session.stage = Stage.BODY
+    waiting = b""
     try:
-        for chunk in _with_dot(encoded):
-            session.say(chunk, Stage.BODY, settings.data_xfer_timeout)
+        for block in blocks:
+            if waiting:
+                session.say_content(waiting, pace)
+            waiting = block
+        if session.has_unheard():
+            # Behind the final dot it would be taken for the answer to it.
+            return False
+        session.say_content(waiting + END_OF_CONTENT, pace)
     except ConnectionLostError:
         return False
     return True
 
 
-def _with_dot(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the chunks, the final dot in one write with the last."""
-    waiting = b""
-    for chunk in chunks:
-        if waiting:
-            yield waiting
-        waiting = chunk
-    yield waiting + END_OF_CONTENT
-
-
 def _hear_parting_words(session: Session, transaction: Transaction) -> None:
-    """Take a reply that the server sent before it went away for its answer to the message. Source: X-66.
+    """Take a refusal that the server did not wait with for its answer to the message. Source: X-66.
 
     Raises:
-        ConnectionLostError: It left without one.
+        ConnectionLostError: It left without a word, or not all recipients are answered for.
+        EarlyReplyError: It accepted what it had not got.
     """
-    transaction.receive(session.hear(Stage.BODY, session.settings.data_xfer_timeout))
+    reply = session.hear(Stage.BODY, session.settings.data_xfer_timeout)
+    # The server waits for content: whatever was written now would be part of the message.
+    session.broken = True
+    if reply.code < 400:  # noqa: PLR2004 - RFC 5321 §4.2.1
+        raise EarlyReplyError
+    transaction.receive(reply)
+    if transaction.undecided and transaction.rejected is None:
+        raise ConnectionLostError
 
 
 def _verdicts(session: Session, transaction: Transaction) -> dict[RecipientId, Delivered | Failure]:

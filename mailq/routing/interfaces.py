@@ -48,7 +48,7 @@ def system_addresses(
         else:
             own.add(_checked("inet_interfaces", entry))
     own.update(_checked("proxy_interfaces", entry) for entry in settings.proxy_interfaces)
-    return frozenset(text for text in own if ("ipv6" if ":" in text else "ipv4") in settings.inet_protocols)
+    return frozenset(text for text in own if ("ipv6" if ":" in text else "ipv4") in settings.address_families)
 
 
 def _checked(name: str, entry: str) -> str:

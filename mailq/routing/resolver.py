@@ -1,43 +1,37 @@
 """Ask the Domain Name System: the only module that does.
 
-Turns what dnspython or the system's name service says into two answers (mail
-exchangers, addresses) or one exception with a class and an operator's text.
-Names are asked for as they are, without a search list; aliases are followed;
-answers, negative ones too, are remembered for their time to live.
+Turns what dnspython or the system's name service says into answers (mail
+exchangers, servers of a service, addresses) or one exception with a class and
+an operator's text. Names are asked for as they are, without a search list;
+aliases are followed; answers, negative ones too, are remembered for their
+time to live.
 
 Invariant: no question takes much longer than ``dns_timeout``, and whatever a
-name server does, nothing but :class:`~mailq.errors.LookupFailedError` comes
-out. Thread-safe.
+name server or a filter does, nothing but
+:class:`~mailq.errors.LookupFailedError` comes out. Thread-safe.
 
-Source: RFC 1034 §3.6.2, RFC 2308, RFC 7505 §4.1, smtp-delivery A-01 to A-11, A-20 to A-27.
+Source: RFC 1034 §3.6.2, RFC 2308, RFC 2782, RFC 7505 §4.1, smtp-delivery A-01 to A-11, A-20 to A-27, A-60.
 """
 
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import dns.exception
 import dns.message
 import dns.name
-import dns.nameserver
 import dns.rcode
 import dns.resolver
-import dns.rrset
 
-from mailq.errors import DestinationSyntaxError, LookupFailedError, LookupKind, SettingError
-from mailq.routing.destination import (
-    ascii_hostname,
-    canonical_address,
-    is_address,
-    is_hostname,
-    parse_destination,
-)
+from mailq.errors import LookupFailedError, LookupKind
+from mailq.routing.destination import ascii_hostname, canonical_address, is_address, is_hostname
+from mailq.routing.name_servers import NameServers
+from mailq.routing.native import native_addresses
+from mailq.routing.reply_filter import ReplyFilter, usable_records
+from mailq.routing.srv import ServiceRecord
 from mailq.settings import Settings
 
-_DNS_PORT = 53
-_CACHE_LIMIT = 10_000
-_CACHE_SECONDS = 86_400.0
 _RECORD_LIST_LIMIT = 100
 _ALIAS_LIMIT = 10
 
@@ -59,35 +53,26 @@ _RANK = MappingProxyType(
 )
 """Which of two failures speaks for both. Source: smtp-delivery A-11."""
 
-_NATIVE_KIND = MappingProxyType(
-    {
-        socket.EAI_AGAIN: LookupKind.RETRY,
-        socket.EAI_MEMORY: LookupKind.SYSTEM,
-        socket.EAI_SYSTEM: LookupKind.SYSTEM,
-        socket.EAI_NONAME: LookupKind.NOT_FOUND,
-        socket.EAI_NODATA: LookupKind.NOT_FOUND,
-    }
-)
-"""Source: smtp-delivery A-22."""
-
 
 class DnsResolver:
-    """Looks up mail exchangers and addresses.
+    """Looks up mail exchangers, servers of a service, and addresses.
 
     Args:
-        settings: ``nameservers``, ``dns_timeout``, ``inet_protocols`` and ``disable_dns_lookups`` are used.
+        settings: ``nameservers``, ``dns_timeout``, ``inet_protocols``, ``host_lookup`` and ``disable_dns_lookups``
+            are used.
+        reply_filter: Strikes records from answers; None uses all.
 
     Raises:
         SettingError: A name server is no IP address with or without a port.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._families = tuple((name, rdtype) for name, rdtype in _RECORD_TYPES if name in settings.inet_protocols)
-        self._native = settings.disable_dns_lookups
+    def __init__(self, settings: Settings, *, reply_filter: ReplyFilter | None = None) -> None:
+        self._families = tuple((name, rdtype) for name, rdtype in _RECORD_TYPES if name in settings.address_families)
+        # Source: smtp-delivery A-24
+        self._ways = ("native",) if settings.disable_dns_lookups else settings.host_lookup
         self._timeout_seconds = settings.dns_timeout.total_seconds()
-        self._dns = _stub(settings.nameservers)
-        self._dns.timeout = min(self._dns.timeout, self._timeout_seconds)
-        self._dns.cache = _BoundedCache(_CACHE_LIMIT)
+        self._name_servers = NameServers(settings.nameservers, timeout_seconds=self._timeout_seconds)
+        self._reply_filter = reply_filter
 
     def mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
         """Return ``(preference, host)`` pairs, at least one, in the answer's order.
@@ -97,17 +82,33 @@ class DnsResolver:
 
         Source: smtp-delivery A-01 to A-10.
         """
-        exchangers: list[tuple[int, str]] = []
-        for record in self._ask(domain, "MX"):
-            if record.exchange == dns.name.root:
-                raise LookupFailedError(LookupKind.NULL_MX, f"Domain {domain} does not accept mail (nullMX)")
-            host = record.exchange.to_text(omit_final_dot=True)
-            if is_hostname(host) or is_address(host):
-                exchangers.append((record.preference, host))
+        records = self._ask(domain, "MX")
+        if any(record.exchange == dns.name.root for record in records):
+            raise LookupFailedError(LookupKind.NULL_MX, f"Domain {domain} does not accept mail (nullMX)")
+        hosts = [(r.preference, _host(r.exchange)) for r in self._usable(domain, "MX", records)]
+        exchangers = [(preference, host) for preference, host in hosts if host]
         if not exchangers:
-            text = f"Name service error for name={domain} type=MX: Malformed or unexpected name server reply"
-            raise LookupFailedError(LookupKind.INVALID, text)
+            raise _malformed(domain, "MX")
         return exchangers[:_RECORD_LIST_LIMIT]
+
+    def services(self, name: str) -> Sequence[ServiceRecord]:
+        """Return the SRV records of *name*, which is ``_service._tcp.domain``, at least one, in the answer's order.
+
+        Raises:
+            LookupFailedError: With kind NULL_SRV when any target is the root name.
+
+        Source: RFC 2782, smtp-delivery A-01 to A-10.
+        """
+        records = self._ask(name, "SRV")
+        if any(record.target == dns.name.root for record in records):
+            raise LookupFailedError(LookupKind.NULL_SRV, f"Domain {name} does not support SRV requests")
+        found = [
+            ServiceRecord(r.priority, r.weight, r.port, _host(r.target)) for r in self._usable(name, "SRV", records)
+        ]
+        services = [record for record in found if record.target and record.port]
+        if not services:
+            raise _malformed(name, "SRV")
+        return services[:_RECORD_LIST_LIMIT]
 
     def addresses(self, host: str) -> Sequence[str]:
         """Return the host's IP addresses as text, at least one: IPv4 before IPv6, enabled families only.
@@ -120,13 +121,19 @@ class DnsResolver:
         literal = canonical_address(host)
         if literal is not None and self._enabled([literal]):
             return [literal]
-        if self._native:
+        try:
+            return self._system_lookup(host) if "dns" not in self._ways else self._dns_lookup(host)
+        except LookupFailedError as error:
+            if error.native or error.kind is not LookupKind.NOT_FOUND or "native" not in self._ways:
+                raise
             return self._system_lookup(host)
+
+    def _dns_lookup(self, host: str) -> Sequence[str]:
         found: list[str] = []
         failure: LookupFailedError | None = None
         for _, rdtype in self._families:
             try:
-                found += (record.address for record in self._ask(host, rdtype))
+                found += (record.address for record in self._usable(host, rdtype, self._ask(host, rdtype)))
             except LookupFailedError as error:
                 if failure is None or _RANK[error.kind] >= _RANK[failure.kind]:
                     failure = error
@@ -134,17 +141,22 @@ class DnsResolver:
             raise failure or LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found")
         return found[:_RECORD_LIST_LIMIT]
 
-    def _ask(self, host: str, rdtype: str) -> dns.rrset.RRset:
+    def _usable(self, host: str, rdtype: str, records: Sequence[Any]) -> Sequence[Any]:
+        """Source: smtp-delivery A-06."""
+        return usable_records(records, name=_query_name(host), rdtype=rdtype, reply_filter=self._reply_filter)
+
+    def _ask(self, host: str, rdtype: str) -> Sequence[Any]:
         """Put one question, following aliases that the name servers did not follow."""
         name = _query_name(host)
         try:
             query = dns.name.from_text(name)
         except dns.exception.DNSException:
             raise _invalid(host) from None
+        stub = self._name_servers.stub()
         deadline = time.monotonic() + self._timeout_seconds
         for _ in range(_ALIAS_LIMIT + 1):
             try:
-                answer = self._dns.resolve(
+                answer = stub.resolve(
                     query,
                     rdtype,
                     search=False,
@@ -156,23 +168,18 @@ class DnsResolver:
             except (dns.exception.DNSException, OSError) as error:
                 raise _failed(name, rdtype, error) from error
             if answer.rrset is not None:
-                return answer.rrset
+                return tuple(answer.rrset)
             if answer.canonical_name == query:
                 raise _not_found(name, rdtype, "Host found but no data record of requested type")
             query = answer.canonical_name
         raise LookupFailedError(LookupKind.NOT_FOUND, f"Name server loop for {name}")
 
-    def _system_lookup(self, host: str) -> list[str]:
+    def _system_lookup(self, host: str) -> Sequence[str]:
         """Source: smtp-delivery A-22."""
         name = _query_name(host) if canonical_address(host) is None else host
-        try:
-            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            kind = _NATIVE_KIND.get(error.errno or 0, LookupKind.FAIL)
-            raise LookupFailedError(kind, f"unable to look up host {host}: {error.strerror}") from error
-        found = self._enabled(str(answer[4][0]) for answer in answers)
+        found = self._enabled(native_addresses(name, shown_as=host))
         if not found:
-            raise LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found")
+            raise LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found", native=True)
         return found
 
     def _enabled(self, addresses: Iterable[str]) -> list[str]:
@@ -183,42 +190,10 @@ class DnsResolver:
         return sorted(usable, key=_family)
 
 
-class _BoundedCache(dns.resolver.LRUCache):
-    """Forgets the least used answers, and any answer after a day, whatever its time to live says."""
-
-    def put(
-        self,
-        key: tuple[dns.name.Name, dns.rdatatype.RdataType, dns.rdataclass.RdataClass],
-        value: dns.resolver.Answer,
-    ) -> None:
-        value.expiration = min(value.expiration, time.time() + _CACHE_SECONDS)
-        super().put(key, value)
-
-
-def _stub(nameservers: Sequence[str]) -> dns.resolver.Resolver:
-    if nameservers:
-        resolver = dns.resolver.Resolver(configure=False)
-        resolver.nameservers = [_nameserver(text) for text in nameservers]
-        return resolver
-    try:
-        return dns.resolver.Resolver()
-    except dns.resolver.NoResolverConfiguration:
-        # As the system's own resolver does without its file. Source: resolv.conf(5)
-        resolver = dns.resolver.Resolver(configure=False)
-        resolver.nameservers = ["127.0.0.1"]
-        return resolver
-    except ValueError as error:
-        raise SettingError(f"the system's list of name servers is unusable, set nameservers: {error}") from error
-
-
-def _nameserver(text: str) -> dns.nameserver.Nameserver:
-    try:
-        parsed = parse_destination(f"[{text}]" if is_address(text) else text, default_service=str(_DNS_PORT))
-    except DestinationSyntaxError:
-        parsed = None
-    if parsed is None or not is_address(parsed.host) or not parsed.service.isdigit():
-        raise SettingError(f"nameservers: {text!r} is not address, address:port or [address]:port")
-    return dns.nameserver.Do53Nameserver(parsed.host, parsed.port)
+def _host(name: dns.name.Name) -> str:
+    """Return a record's target as text; empty where no host can have that name. Source: smtp-delivery A-05."""
+    host = name.to_text(omit_final_dot=True)
+    return host if is_hostname(host) or is_address(host) else ""
 
 
 def _query_name(host: str) -> str:
@@ -231,6 +206,11 @@ def _query_name(host: str) -> str:
 
 def _invalid(host: str) -> LookupFailedError:
     return LookupFailedError(LookupKind.NOT_FOUND, f"Name service error for {host}: invalid host or domain name")
+
+
+def _malformed(name: str, rdtype: str) -> LookupFailedError:
+    text = f"Name service error for name={name} type={rdtype}: Malformed or unexpected name server reply"
+    return LookupFailedError(LookupKind.INVALID, text)
 
 
 def _not_found(name: str, rdtype: str, detail: str) -> LookupFailedError:

@@ -1,7 +1,8 @@
 """Find the servers of one site.
 
 A site named by a domain is asked for its mail exchangers, and those for
-their addresses; a site named by a host only for addresses. Whatever goes
+their addresses; a site named by a host only for addresses; where the
+operator wants it, SRV records tell a service's hosts and ports. Whatever goes
 wrong comes back as a failure that an operator can read. The latest lookup
 gives the text; a transient lookup failure makes the whole site transient,
 whatever came before or after it.
@@ -9,14 +10,15 @@ whatever came before or after it.
 Invariant: a route has at least one endpoint, and none of them is this host
 when the site is reached on the SMTP port.
 
-Source: RFC 5321 §5.1, RFC 7505, smtp-delivery C-10, C-18, C-19, C-23 to C-25, A-20 to A-53.
+Source: RFC 5321 §5.1, RFC 7505, RFC 6186, smtp-delivery C-10, C-18, C-19, C-21 to C-25, A-20 to A-66.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
+from typing import NamedTuple
 from typing import Protocol as Port
 
 from mailq.envelope import Protocol
@@ -30,6 +32,7 @@ from mailq.routing.mx import (
     drop_self_and_worse,
     order_by_preference,
 )
+from mailq.routing.srv import ServiceRecord, order_services, service_name
 from mailq.settings import Settings
 from mailq.status import Endpoint, EnhancedStatus, Failure, Scope, Stage
 
@@ -43,10 +46,11 @@ _DNS_STATUS: Mapping[LookupKind, EnhancedStatus] = MappingProxyType(
         LookupKind.NOT_FOUND: EnhancedStatus.parse("5.4.4"),
         LookupKind.POLICY: EnhancedStatus.parse("4.7.0"),
         LookupKind.NULL_MX: EnhancedStatus.parse("5.1.0"),
+        LookupKind.NULL_SRV: EnhancedStatus.parse("5.1.0"),
         LookupKind.SYSTEM: EnhancedStatus.parse("4.3.0"),
     }
 )
-"""Source: smtp-delivery A-21, A-30 to A-34."""
+"""Source: smtp-delivery A-21, A-30 to A-34, A-61."""
 
 _NATIVE_STATUS: Mapping[LookupKind, EnhancedStatus] = MappingProxyType(
     {
@@ -67,11 +71,13 @@ _ADDRESS_LIMIT = 100
 # would hold a session slot for half an hour. What is known after ten is as good: the site is transient.
 _UNANSWERED_LIMIT = 10
 
+Endpoints = tuple[Endpoint, ...]
+
 _OVERRIDABLE = frozenset({LookupKind.RETRY, LookupKind.INVALID, LookupKind.FAIL})
 
 
 class Resolver(Port):
-    """Answers the two questions that mail asks of DNS."""
+    """Answers the questions that mail asks of DNS."""
 
     def mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
         """Return ``(preference, host)`` pairs, at least one, in the answer's order.
@@ -85,6 +91,13 @@ class Resolver(Port):
 
         Raises:
             LookupFailedError: No usable address.
+        """
+
+    def services(self, name: str) -> Sequence[ServiceRecord]:
+        """Return the SRV records of *name*, which is ``_service._tcp.domain``, at least one, in the answer's order.
+
+        Raises:
+            LookupFailedError: With kind NULL_SRV when any target is the root name.
         """
 
 
@@ -104,12 +117,12 @@ def find_route(
         resolver: Asked for the names; must be of the kind that *settings* chooses.
         own_addresses: Of this host, to see mail that would come back.
         settings: The section "Routing".
-        rng: Shuffles servers of equal rank; not used when ``randomize_addresses`` is off.
+        rng: Draws by the weight of SRV records; shuffles servers of equal rank unless ``randomize_addresses`` is off.
         protocol: LMTP asks for no mail exchangers and knows no loops.
 
-    Source: smtp-delivery C-18 to C-25, A-30 to A-53.
+    Source: smtp-delivery C-18 to C-25, A-30 to A-66.
     """
-    if not settings.inet_protocols:
+    if not settings.address_families:
         return NoRoute(_failure(_NO_FAMILY, "all network protocols are disabled"))
     smtp = protocol is Protocol.SMTP
     search = _Search(
@@ -117,11 +130,18 @@ def find_route(
         resolver=resolver,
         own_addresses=own_addresses if smtp and destination.port == SERVICES["smtp"] else (),
         settings=settings,
-        rng=rng if settings.randomize_addresses else None,
+        rng=rng,
+        smtp=smtp,
     )
-    if smtp and destination.lookup is Lookup.MX and not settings.disable_dns_lookups:
-        return search.by_domain()
-    return search.by_host()
+    return search.by_service() if search.service_wanted else search.by_name()
+
+
+class _Target(NamedTuple):
+    """One host to resolve: how much it is preferred, its name, and the port it serves on."""
+
+    preference: int
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +152,43 @@ class _Search:
     resolver: Resolver
     own_addresses: Collection[str]
     settings: Settings
-    rng: Random | None
+    rng: Random
+    smtp: bool
+
+    @property
+    def service_wanted(self) -> bool:
+        """Whether SRV records tell where the servers are. Source: smtp-delivery C-21."""
+        services = (service.lower() for service in self.settings.use_srv_lookup)
+        return self._dns_wanted and self.destination.service.lower() in services
+
+    @property
+    def _dns_wanted(self) -> bool:
+        return self.destination.lookup is Lookup.MX and not self.settings.disable_dns_lookups
+
+    def by_service(self) -> Route | NoRoute:
+        """Source: smtp-delivery A-60 to A-66."""
+        name = service_name(self.destination.service, self.destination.host)
+        fall_back = self.settings.allow_srv_lookup_fallback
+        try:
+            records = order_services(self.resolver.services(name), rng=self.rng)
+        except LookupFailedError as error:
+            fall_back |= self.settings.ignore_srv_lookup_error and error.kind in _OVERRIDABLE
+            answer: Route | NoRoute = NoRoute(_failure(_DNS_STATUS[error.kind], error.text))
+        else:
+            answer = self._by_records(name, records)
+        return self.by_name() if fall_back and isinstance(answer, NoRoute) else answer
+
+    def _by_records(self, name: str, records: Sequence[ServiceRecord]) -> Route | NoRoute:
+        """Source: smtp-delivery A-63 to A-65, C-23."""
+        found, failure = self._resolve([_Target(r.priority, r.target, r.port) for r in records])
+        if failure is not None and not found:
+            _log.warning("no SRV host for %s has a valid address record", name)
+            return NoRoute(failure)
+        return self._beyond_self(found, name=name, best=records[0].priority, order=self._balanced)
+
+    def by_name(self) -> Route | NoRoute:
+        """Ask for mail exchangers where they may be asked for, else for a host. Source: smtp-delivery C-19."""
+        return self.by_domain() if self.smtp and self._dns_wanted else self.by_host()
 
     def by_domain(self) -> Route | NoRoute:
         """Source: smtp-delivery A-30 to A-38."""
@@ -144,49 +200,55 @@ class _Search:
             if implicit or (self.settings.ignore_mx_lookup_error and error.kind in _OVERRIDABLE):
                 return self.by_host()
             return NoRoute(_failure(_DNS_STATUS[error.kind], error.text))
-        found, failure = self._resolve(exchangers)
+        port = self.destination.port
+        found, failure = self._resolve([_Target(preference, host, port) for preference, host in exchangers])
         if failure is not None and not found:
             return NoRoute(self._unresolvable(failure))
-        usable = drop_self_and_worse(found, own_addresses=self.own_addresses)
-        self_is_mx = len(usable) < len(found)
-        if not usable:
-            return NoRoute(self._only_self(exchangers[0][0], found), last_site=True)
-        return self._route(usable, last_site=self_is_mx)
+        return self._beyond_self(found, name=domain, best=exchangers[0][0], order=self._ordered)
 
     def by_host(self) -> Route | NoRoute:
         """Source: smtp-delivery A-50 to A-53."""
         host = self.destination.host
-        found, failure = self._resolve([(0, host)])
+        found, failure = self._resolve([_Target(0, host, self.destination.port)])
         if failure is not None:
             return NoRoute(failure)
         if any_is_self(found, own_addresses=self.own_addresses):
             return NoRoute(_failure(_LOOP, f"mail for {host} loops back to myself"), last_site=True)
-        return self._route(found, last_site=False)
+        return Route(self._ordered(found), best_preference=0)
 
-    def _resolve(self, hosts: Sequence[tuple[int, str]]) -> tuple[tuple[Endpoint, ...], Failure | None]:
+    def _beyond_self(
+        self, found: Endpoints, *, name: str, best: int, order: Callable[[Endpoints], Endpoints]
+    ) -> Route | NoRoute:
+        """Keep who is nearer to the goal than this host; *best* is the best preference of any record.
+
+        Source: smtp-delivery A-37, A-64, C-23.
+        """
+        usable = drop_self_and_worse(found, own_addresses=self.own_addresses)
+        if usable:
+            ordered = order(usable)
+            return Route(ordered, ordered[0].preference, last_site=len(usable) < len(found))
+        if best == min(endpoint.preference for endpoint in found):
+            failure = _failure(_LOOP, f"mail for {name} loops back to myself")
+        else:
+            failure = _failure(_NO_PRIMARY, f"unable to find primary relay for {name}")
+        return NoRoute(failure, last_site=True)
+
+    def _resolve(self, targets: Sequence[_Target]) -> tuple[Endpoints, Failure | None]:
         """Resolve every host; the failure, where there was one, speaks for all that failed."""
         found: list[Endpoint] = []
         failure: Failure | None = None
         unanswered = 0
-        for preference, host in hosts:
+        for preference, host, port in targets:
             try:
                 addresses = self.resolver.addresses(host)
             except LookupFailedError as error:
-                failure = self._worst(failure, error)
+                failure = _worst(failure, error)
                 unanswered += error.kind is LookupKind.RETRY
             else:
-                found += (Endpoint(host, address, self.destination.port, preference) for address in addresses)
+                found += (Endpoint(host, address, port, preference) for address in addresses)
             if unanswered >= _UNANSWERED_LIMIT or len(found) >= _ADDRESS_LIMIT:
                 break
         return tuple(found[:_ADDRESS_LIMIT]), failure
-
-    def _worst(self, before: Failure | None, error: LookupFailedError) -> Failure:
-        """Source: smtp-delivery A-23."""
-        table = _NATIVE_STATUS if self.settings.disable_dns_lookups else _DNS_STATUS
-        status = table[error.kind]
-        if before is not None and before.transient:
-            status = status.as_transient()
-        return _failure(status, error.text)
 
     def _unresolvable(self, failure: Failure) -> Failure:
         """Source: smtp-delivery A-36."""
@@ -195,20 +257,25 @@ class _Search:
             return _failure(failure.status.as_transient(), failure.reason)
         return failure
 
-    def _only_self(self, best_mx: int, found: Sequence[Endpoint]) -> Failure:
-        """Source: smtp-delivery A-37."""
-        domain = self.destination.host
-        if best_mx == min(endpoint.preference for endpoint in found):
-            return _failure(_LOOP, f"mail for {domain} loops back to myself")
-        return _failure(_NO_PRIMARY, f"unable to find primary relay for {domain}")
-
-    def _route(self, endpoints: tuple[Endpoint, ...], *, last_site: bool) -> Route:
+    def _ordered(self, endpoints: Endpoints) -> Endpoints:
         """Source: smtp-delivery A-38, A-52."""
         settings = self.settings
-        ordered = order_by_preference(endpoints, rng=self.rng, address_preference=settings.address_preference)
-        if settings.balance_inet_protocols:
-            ordered = balance_address_families(ordered, limit=settings.mx_address_limit)
-        return Route(ordered, ordered[0].preference, last_site)
+        rng = self.rng if settings.randomize_addresses else None
+        return self._balanced(order_by_preference(endpoints, rng=rng, address_preference=settings.address_preference))
+
+    def _balanced(self, endpoints: Endpoints) -> Endpoints:
+        """Source: smtp-delivery A-45, A-64."""
+        if not self.settings.balance_inet_protocols:
+            return endpoints
+        return balance_address_families(endpoints, limit=self.settings.mx_address_limit)
+
+
+def _worst(before: Failure | None, error: LookupFailedError) -> Failure:
+    """Source: smtp-delivery A-23."""
+    status = (_NATIVE_STATUS if error.native else _DNS_STATUS)[error.kind]
+    if before is not None and before.transient:
+        status = status.as_transient()
+    return _failure(status, error.text)
 
 
 def _preference(exchanger: tuple[int, str]) -> int:

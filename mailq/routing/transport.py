@@ -53,6 +53,16 @@ class NextHop:
             rest = rest.removeprefix("inet:")
         return cls(protocol, _checked_list(text, rest))
 
+    @classmethod
+    def parse_entry(cls, text: str, *, default: str) -> "NextHop":
+        """Read ``[protocol:][nexthop]``, where *default* stands for a nexthop that is left out.
+
+        Raises:
+            DestinationSyntaxError: As for :meth:`parse`.
+        """
+        protocol, rest = _split_protocol(text)
+        return cls.parse(text if rest else f"{protocol.value}:{default}")
+
     @property
     def socket_path(self) -> str | None:
         """The UNIX-domain socket to connect to; None where the text is a list of destinations."""
@@ -81,14 +91,21 @@ class Routes:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Routes":
-        """Read and check ``transport_maps``, ``relayhost`` and ``fallback_relay``.
+        """Read ``transport_maps`` and ``relayhost``; check ``fallback_relay`` and ``best_mx_transport``, too.
 
         Raises:
             ConfigError: An entry does not parse.
         """
-        for relay in settings.fallback_relay:
-            _checked_list(relay, relay)
-        relayhost = NextHop.parse(settings.relayhost) if settings.relayhost.strip() else None
+        name = "fallback_relay"
+        try:
+            for relay in settings.fallback_relay:
+                _checked_list(relay, relay)
+            name = "relayhost"
+            relayhost = NextHop.parse(settings.relayhost) if settings.relayhost.strip() else None
+            name = "best_mx_transport"
+            NextHop.parse_entry(settings.best_mx_transport, default="localhost")
+        except DestinationSyntaxError as error:
+            raise DestinationSyntaxError(f"setting {name!r}: {error}") from error
         return cls(MappingProxyType(_read_table(settings.transport_maps)), relayhost)
 
     def lookup(self, domain: str) -> str | None:
@@ -117,8 +134,7 @@ def nexthop_for(address: str, *, settings: Settings, routes: Routes | None = Non
     entry = routes.lookup(domain)
     if entry is None:
         return str(routes.relayhost or NextHop.parse(domain))
-    protocol, rest = _split_protocol(entry)
-    return str(NextHop.parse(entry) if rest else NextHop.parse(f"{protocol.value}:{domain}"))
+    return str(NextHop.parse_entry(entry, default=domain))
 
 
 def _recipient_domain(address: str) -> str:

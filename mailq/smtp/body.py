@@ -30,18 +30,29 @@ def encode_content(chunks: Iterable[bytes], *, line_length_limit_bytes: int) -> 
     # A broken line goes on with a space and needs room for one byte more.
     limit = max(2, line_length_limit_bytes) if line_length_limit_bytes else 0
     column = 0
+    for data in with_crlf(chunks):
+        folded = _folded(data, column, limit) if limit else data
+        yield _dot_stuffed(folded, at_line_start=column == 0)
+        column = _column_after(folded, column)
+    if column:
+        yield _CRLF
+
+
+def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the content with CRLF line ends only, in blocks that cut no line end.
+
+    Args:
+        chunks: The content, cut anywhere; its last line may lack its end, and then still does.
+    """
     held_back = b""
     for block in _blocks(chunks):
         # A CR at the end may be half of a CRLF.
         data = held_back + block
         held_back = b"\r" if data.endswith(b"\r") else b""
         data = _with_crlf(data[: len(data) - len(held_back)])
-        if not data:
-            continue
-        folded = _folded(data, column, limit) if limit else data
-        yield _dot_stuffed(folded, at_line_start=column == 0)
-        column = _column_after(folded, column)
-    if held_back or column:
+        if data:
+            yield data
+    if held_back:
         yield _CRLF
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import ssl
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -59,17 +60,19 @@ class SocketConnection:
         return isinstance(self._socket, ssl.SSLSocket)
 
     def send(self, data: bytes, *, timeout_seconds: float) -> None:
-        """Write all of *data*; each partial write starts the time anew.
+        """Write all of *data*.
 
         Raises:
             ConnectionLostError: The peer is gone.
-            ConnectionTimeoutError: Nothing could be written for *timeout_seconds*.
+            ConnectionTimeoutError: Not all could be written within *timeout_seconds*, however much of it was.
         """
         rest = memoryview(data)
+        deadline = time.monotonic() + timeout_seconds
         try:
             self._set_timeout(timeout_seconds)
-            while rest:
-                rest = rest[self._socket.send(rest) :]
+            while rest := rest[self._socket.send(rest) :]:
+                # A peer that takes a byte now and then must not hold us: the time does not start anew.
+                self._set_timeout(deadline - time.monotonic())
         except _TIMED_OUT as error:
             raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
         except OSError as error:

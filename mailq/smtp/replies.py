@@ -14,6 +14,7 @@ Source: RFC 5321 §4.2, smtp-delivery S-01 to S-03.
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from mailq.errors import ReplyTooLongError
@@ -28,11 +29,16 @@ _CODE: Final = re.compile(rb"[0-9]{3}(?=([ -])|$)")
 
 
 class ReplyReader:
-    """Turns what a server sent into replies."""
+    """Turns what a server sent into replies.
 
-    __slots__ = ("_buffer", "_garbage_seen", "_lines", "_received_bytes", "_received_lines", "_stored")
+    Args:
+        line_filter: Gets each line, without its end, and returns the line to read. Source: smtp-delivery S-05.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "_garbage_seen", "_line_filter", "_lines", "_received_bytes", "_received_lines", "_stored")
+
+    def __init__(self, *, line_filter: Callable[[bytes], bytes] | None = None) -> None:
+        self._line_filter = line_filter
         self._buffer = bytearray()
         self._garbage_seen = False
         self._start_reply()
@@ -67,7 +73,7 @@ class ReplyReader:
             line = bytes(self._buffer[: min(end, LINE_LIMIT_BYTES)]).rstrip(b"\r")
             del self._buffer[: end + 1]
             self._count(end + 1, lines=1)
-            reply = self._read_line(line)
+            reply = self._read_line(line if self._line_filter is None else self._line_filter(line))
             if reply is not None:
                 return reply
         self._cut_partial_line()

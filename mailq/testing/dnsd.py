@@ -11,6 +11,7 @@ The zone maps a name to its records by type, each record as in a zone file::
         "example.test": {"MX": ["10 mx1.example.test", "20 mx2.example.test"]},
         "mx1.example.test": {"A": ["127.0.0.2"], "AAAA": ["::1"]},
         "mx2.example.test": {"A": "SERVFAIL", "AAAA": []},
+        "_submission._tcp.example.test": {"SRV": ["0 0 587 mx1.example.test"]},
         "www.example.test": {"CNAME": ["mx1.example.test"]},
         "gone.example.test": "NXDOMAIN",
         "silent.example.test": "TIMEOUT",

@@ -1,12 +1,25 @@
 """The account of recipients: exactly one outcome each, whatever is told."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailq.delivery.ledger import Ledger
 from mailq.delivery.report import SessionReport
-from mailq.status import Bounced, Deferred, Delivered, Endpoint, EnhancedStatus, Failure, RecipientId, Reply, Scope, Stage
+from mailq.status import (
+    Bounced,
+    Deferred,
+    Delivered,
+    Endpoint,
+    EnhancedStatus,
+    Failure,
+    RecipientId,
+    Reply,
+    Scope,
+    Stage,
+)
 
 MX = Endpoint("mx.test", "192.0.2.1", 25)
 SENT = Delivered(MX, Reply(250, ("250 2.0.0 ok",)))
@@ -45,6 +58,13 @@ def test_the_latest_evidence_wins_and_the_earlier_is_kept():
     ledger.note_session(SessionReport(verdicts={A: first}))
     ledger.note_failure(last)
     assert Deferred(last, (first,)) == ledger.close().outcomes[A]
+
+
+def test_a_delivery_remembers_which_servers_failed_before():
+    ledger = Ledger([A])
+    ledger.note_failure(failure("4.4.1", scope=Scope.SERVER))
+    settled = ledger.note_session(SessionReport(verdicts={A: SENT}))
+    assert {A: replace(SENT, earlier=(failure("4.4.1", scope=Scope.SERVER),))} == dict(settled)
 
 
 def test_a_permanent_lookup_failure_waits_for_the_close():

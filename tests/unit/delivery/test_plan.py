@@ -28,7 +28,7 @@ AGAIN_AFTER_MAIL = SessionReport(transacted=True, retry_plaintext=True)
     ],
 )
 def test_servers_are_tried_as_the_limits_allow(address_limit, session_limit, reports, tried):
-    """C-30 to C-58."""
+    """C-30 C-31 C-44 C-50 to C-54 C-58."""
     plan = ConnectPlan(SERVERS, address_limit=address_limit, session_limit=session_limit)
     order = []
     for report in reports:

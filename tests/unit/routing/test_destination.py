@@ -134,6 +134,12 @@ def test_an_error_shows_the_text_what_is_wrong_and_what_was_expected(text: str, 
     assert message.endswith("expected domain, domain:port, [host], [host]:port or [address]")
 
 
+def test_a_service_that_only_the_system_knows_is_unknown():
+    """C-105; differs from Postfix, which asks the system: http is in any /etc/services."""
+    with pytest.raises(DestinationSyntaxError, match="unknown service 'http', known are"):
+        parsed("dest.test:http")
+
+
 def test_a_bad_default_service_is_an_error_of_the_configuration():
     with pytest.raises(ConfigError, match="unknown service 'nosuch'"):
         parse_destination("a.test", default_service="nosuch")

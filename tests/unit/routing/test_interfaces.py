@@ -48,7 +48,9 @@ def own(tables: tuple[Path, Path], settings: Settings) -> set[str]:
 
 def test_all_means_every_address_of_every_interface(tables: tuple[Path, Path]):
     """A-40."""
-    assert {"127.0.0.1", "192.0.2.2", "2001:db8::2", "::1"} == own(tables, Settings())
+    everything = {"127.0.0.1", "192.0.2.2", "2001:db8::2", "::1"}
+    assert everything == own(tables, Settings())
+    assert everything == own(tables, Settings(inet_protocols=("all",)))
 
 
 def test_addresses_of_a_disabled_family_are_not_own(tables: tuple[Path, Path]):

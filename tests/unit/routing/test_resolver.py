@@ -1,4 +1,4 @@
-"""What the real resolver adds to the contract: name servers, time, caching, the system's name service."""
+"""What the real resolver adds to the contract: time, caching, the system's name service, the reply filter."""
 
 import socket
 import time
@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import dns.name
-import dns.nameserver
 import dns.resolver
 import pytest
 
-from mailq.errors import LookupFailedError, LookupKind, SettingError
+from mailq.errors import LookupFailedError, LookupKind
+from mailq.routing.reply_filter import DnsRecord
 from mailq.routing.resolver import DnsResolver
 from mailq.settings import Settings
 from mailq.testing.dns_zone import Records
@@ -135,7 +135,7 @@ def test_no_answer_is_remembered_for_more_than_a_day():
     with DnsServer(ZONE, ttl_seconds=2**31 - 1) as lasting:
         asked = resolver(lasting.nameserver)
         asked.addresses("dest.test")
-        cache = asked._dns.cache
+        cache = asked._name_servers.stub().cache
         assert isinstance(cache, dns.resolver.LRUCache)
         (node,) = cache.data.values()
         assert node.value.expiration <= time.time() + 86_400
@@ -144,54 +144,19 @@ def test_no_answer_is_remembered_for_more_than_a_day():
 def test_no_search_list_is_applied(server: DnsServer):
     """A-25."""
     asked = resolver(server.nameserver)
-    asked._dns.search = [dns.name.from_text("test")]
+    asked._name_servers.stub().search = [dns.name.from_text("test")]
     failure(asked.addresses, "dest")
     assert ["dest"] == [query.name for query in server.queries]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("192.0.2.53", ("192.0.2.53", 53)),
-        ("192.0.2.53:5353", ("192.0.2.53", 5353)),
-        ("2001:db8::53", ("2001:db8::53", 53)),
-        ("[2001:db8::53]", ("2001:db8::53", 53)),
-        ("[2001:db8::53]:5353", ("2001:db8::53", 5353)),
-    ],
-)
-def test_a_name_server_is_an_address_with_or_without_port(text: str, expected: tuple[str, int]):
-    (nameserver,) = resolver(text)._dns.nameservers
-    assert isinstance(nameserver, dns.nameserver.Do53Nameserver)
-    assert expected == (nameserver.address, nameserver.port)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["ns.test", "192.0.2.53:smtp", "192.0.2.53:0", "192.0.2.53:65536", "192.0.2.53:x", "[2001:db8::53", "[::1]53:", ""],
-)
-def test_a_bad_name_server_is_shown(text: str):
-    with pytest.raises(SettingError, match="is not address, address:port or"):
-        resolver(text)
-
-
-def test_without_a_configuration_file_the_local_name_server_is_asked(monkeypatch: pytest.MonkeyPatch):
-    """resolv.conf(5)."""
-    monkeypatch.setattr(dns.resolver.Resolver, "read_resolv_conf", _no_file)
-    assert ["127.0.0.1"] == resolver()._dns.nameservers
-
-
-def _no_file(*_: object) -> None:
-    raise dns.resolver.NoResolverConfiguration
-
-
-def native(monkeypatch: pytest.MonkeyPatch, answer: object, **settings: Any) -> DnsResolver:
+def native(monkeypatch: pytest.MonkeyPatch, answer: object, *nameservers: str, **settings: Any) -> DnsResolver:
     def getaddrinfo(*_: object, **__: object) -> object:
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, list)
         return [(0, 0, 0, "", (address, 0)) for address in answer]
 
-    made = resolver("127.0.0.1", disable_dns_lookups=True, **settings)
+    made = resolver(*(nameservers or ["127.0.0.1"]), **({"disable_dns_lookups": True} | settings))
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return made
 
@@ -217,7 +182,7 @@ def test_without_dns_the_system_is_asked(monkeypatch: pytest.MonkeyPatch):
 def test_the_systems_trouble_has_a_class_and_a_text(monkeypatch: pytest.MonkeyPatch, code: int, kind: LookupKind):
     """A-22."""
     error = failure(native(monkeypatch, socket.gaierror(code, "the words")).addresses, "dest.test")
-    assert (kind, "unable to look up host dest.test: the words") == (error.kind, error.text)
+    assert (kind, "unable to look up host dest.test: the words", True) == (error.kind, error.text, error.native)
 
 
 def test_the_systems_answer_without_an_enabled_family_is_not_found(monkeypatch: pytest.MonkeyPatch):
@@ -229,3 +194,106 @@ def test_the_systems_answer_without_an_enabled_family_is_not_found(monkeypatch: 
 
 def test_the_systems_name_service_knows_this_machine():
     assert "127.0.0.1" in resolver(disable_dns_lookups=True).addresses("localhost")
+
+
+BOTH = {"disable_dns_lookups": False, "host_lookup": ("dns", "native")}
+GONE = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def test_the_system_may_be_asked_for_hosts_while_dns_is_asked_for_exchangers(
+    monkeypatch: pytest.MonkeyPatch, server: DnsServer
+):
+    """A-22 A-24."""
+    way = {"disable_dns_lookups": False, "host_lookup": ("native",)}
+    asked = native(monkeypatch, ["192.0.2.7"], server.nameserver, **way)
+    assert ["192.0.2.7"] == list(asked.addresses("dest.test"))
+    assert [(10, "mx1.dest.test")] == list(asked.mail_exchangers("dest.test"))
+    assert ["MX"] == [query.type for query in server.queries]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("dest.test", ["192.0.2.1"]), ("nowhere.test", ["192.0.2.7"])])
+def test_with_both_ways_the_system_is_asked_for_what_dns_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, server: DnsServer, name: str, expected: list[str]
+):
+    """A-21 A-22."""
+    assert expected == list(native(monkeypatch, ["192.0.2.7"], server.nameserver, **BOTH).addresses(name))
+
+
+def test_with_both_ways_the_last_one_speaks(monkeypatch: pytest.MonkeyPatch, server: DnsServer):
+    """A-22."""
+    error = failure(native(monkeypatch, GONE, server.nameserver, **BOTH).addresses, "nowhere.test")
+    assert error.native
+    assert "unable to look up host nowhere.test: Name or service not known" == error.text
+
+
+@pytest.mark.parametrize(("word", "kind"), [("SERVFAIL", LookupKind.RETRY), ("NOTAUTH", LookupKind.FAIL)])
+def test_with_both_ways_trouble_of_dns_is_final(
+    monkeypatch: pytest.MonkeyPatch, server: DnsServer, word: str, kind: LookupKind
+):
+    """A-21: only what is not there is looked for elsewhere."""
+    server.set("dest.test", word)
+    error = failure(native(monkeypatch, ["192.0.2.7"], server.nameserver, **BOTH).addresses, "dest.test")
+    assert (kind, False) == (error.kind, error.native)
+
+
+FILTERED: dict[str, Records] = {
+    "dest.test": {"MX": ["10 mx1.dest.test", "20 bad.test"], "A": ["192.0.2.1", "198.51.100.1"]},
+    "bad.test": {"MX": ["10 bad.test"], "A": ["198.51.100.2"], "SRV": ["0 0 25 bad.test."]},
+    "null.test": {"MX": ["0 ."]},
+}
+
+
+def filtered(server: DnsServer, reply_filter: Callable[[DnsRecord], bool]) -> DnsResolver:
+    settings = Settings(nameservers=(server.nameserver,), inet_protocols=("ipv4",))
+    return DnsResolver(settings, reply_filter=reply_filter)
+
+
+def test_a_reply_filter_strikes_records():
+    """A-06."""
+    with DnsServer(FILTERED) as server:
+        asked = filtered(server, lambda record: "bad" not in record.text and not record.text.startswith("198."))
+        assert [(10, "mx1.dest.test")] == list(asked.mail_exchangers("dest.test"))
+        assert ["192.0.2.1"] == list(asked.addresses("dest.test"))
+
+
+def test_a_reply_filter_sees_each_record_as_in_a_zone_file():
+    """A-06."""
+    seen = []
+    with DnsServer(FILTERED) as server:
+        asked = filtered(server, lambda record: not seen.append(record))
+        asked.mail_exchangers("dest.test")
+        asked.services("bad.test")
+    assert [
+        DnsRecord("dest.test", "MX", "10 mx1.dest.test."),
+        DnsRecord("dest.test", "MX", "20 bad.test."),
+        DnsRecord("bad.test", "SRV", "0 0 25 bad.test."),
+    ] == seen
+
+
+@pytest.mark.parametrize(("ask", "rdtype"), [("mail_exchangers", "MX"), ("addresses", "A"), ("services", "SRV")])
+def test_a_reply_filter_that_strikes_everything_is_a_policy(ask: str, rdtype: str):
+    """A-06 A-09."""
+    with DnsServer(FILTERED) as server:
+        error = failure(getattr(filtered(server, lambda _: False), ask), "bad.test")
+    text = f"Error looking up name=bad.test type={rdtype}: DNS reply filter drops all results"
+    assert (LookupKind.POLICY, text) == (error.kind, error.text)
+
+
+def test_a_reply_filter_cannot_strike_that_a_domain_takes_no_mail():
+    """A-07 before A-06."""
+    with DnsServer(FILTERED) as server:
+        error = failure(filtered(server, lambda _: False).mail_exchangers, "null.test")
+    assert LookupKind.NULL_MX is error.kind
+
+
+def test_a_reply_filter_that_raises_keeps_the_mail_and_is_logged(caplog: pytest.LogCaptureFixture):
+    def broken(record: DnsRecord) -> bool:
+        raise ZeroDivisionError(record.name)
+
+    with DnsServer(FILTERED) as server:
+        error = failure(filtered(server, broken).mail_exchangers, "dest.test")
+    text = "Error looking up name=dest.test type=MX: DNS reply filter failed"
+    assert (LookupKind.RETRY, text) == (error.kind, error.text)
+    (logged,) = [entry for entry in caplog.records if entry.name.startswith("mailq")]
+    assert logged.exc_info is not None
+    assert logged.exc_info[0] is ZeroDivisionError

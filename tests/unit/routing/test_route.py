@@ -278,7 +278,7 @@ def test_the_systems_name_service_has_statuses_of_its_own(kind: LookupKind, stat
 
     class Native(FakeResolver):
         def addresses(self, host: str) -> list[str]:
-            raise LookupFailedError(kind, "the words")
+            raise LookupFailedError(kind, "the words", native=True)
 
     assert (status, "the words") == failed(route({}, resolver=Native({}), disable_dns_lookups=True))
 

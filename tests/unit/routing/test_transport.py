@@ -161,7 +161,23 @@ def test_a_domain_named_twice_is_an_error():
         Routes.from_settings(Settings(transport_maps=("dest.test=a.test", "Dest.test=b.test")))
 
 
-@pytest.mark.parametrize("settings", [Settings(relayhost="a:0"), Settings(fallback_relay=("ok.test", "[x"))])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", "dest.test"), ("smtp:", "dest.test"), ("lmtp:", "lmtp:dest.test"), ("LMTP:[in.test]", "lmtp:[in.test]")],
+)
+def test_a_nexthop_that_an_entry_leaves_out_is_the_default(text: str, expected: str):
+    """C-64, transport(5)."""
+    assert expected == str(NextHop.parse_entry(text, default="Dest.test"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(relayhost="a:0"),
+        Settings(fallback_relay=("ok.test", "[x")),
+        Settings(best_mx_transport="lmtp:unix:relative"),
+    ],
+)
 def test_relays_are_checked_when_the_settings_are_read(settings: Settings):
-    with pytest.raises(ConfigError, match="bad destination"):
+    with pytest.raises(ConfigError, match=r"bad (destination|nexthop)"):
         Routes.from_settings(settings)

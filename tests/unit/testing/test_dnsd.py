@@ -15,6 +15,7 @@ from mailq.testing.dnsd import DnsServer, Query
 
 ZONE: dict[str, Records] = {
     "dest.test": {"MX": ["20 mx2.dest.test", "10 mx1.dest.test."], "TXT": ['"v=spf1 -all"']},
+    "_smtp._tcp.dest.test": {"SRV": ["10 5 2525 mx1.dest.test", "0 0 0 ."]},
     "mx1.dest.test": {"A": ["192.0.2.2", "192.0.2.1"], "AAAA": "SERVFAIL"},
     "alias.test": {"CNAME": ["middle.test"]},
     "middle.test": {"CNAME": ["mx1.dest.test"]},
@@ -62,6 +63,11 @@ def test_a_final_dot_is_optional_and_case_does_not_matter(server: DnsServer):
 
 def test_an_international_name_is_served_under_its_ascii_form(server: DnsServer):
     assert ["xn--bcher-kva.test. 0 IN A 192.0.2.8"] == records(ask(server, "xn--bcher-kva.test", "A"))
+
+
+def test_services_are_served(server: DnsServer):
+    expected = [f"_smtp._tcp.dest.test. 0 IN SRV {data}" for data in ("10 5 2525 mx1.dest.test.", "0 0 0 .")]
+    assert expected == records(ask(server, "_smtp._tcp.dest.test", "SRV"))
 
 
 @pytest.mark.parametrize(
