@@ -3,12 +3,14 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test environment servers lint types imports unit docs lock wheel clean
+.PHONY: help run test environment servers lint types imports unit docs fuzz parity lock wheel clean
 
 BIN := .venv/bin
 # Two test processes are the least that shows tests to be independent; more follow the cores.
 TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -ge 2 ] && echo "$$n" || echo 2)
 PYTEST_ARGS ?=
+# The comparison needs dnspython and cryptography, network namespaces, and root.
+PARITY_PYTHON ?= $(BIN)/python
 
 help:  ## Show these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -38,8 +40,16 @@ imports:  ## Who may import whom
 unit:  ## Tests alone; PYTEST_ARGS="-k name" narrows them down
 	$(BIN)/python -m pytest -p tests.no_skips -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
-docs: environment  ## Rewrite the reference pages from the code
+fuzz: environment  ## Fuzz the SMTP reader and dialogue for a minute, guided by coverage
+	$(BIN)/python -m pip install --quiet atheris || uv pip install --quiet --python $(BIN)/python atheris
+	$(BIN)/python -m tests.fuzz.fuzz_smtp -max_total_time=60
+
+parity:  ## Play recorded scenarios to mailq, where the recordings lie beside the checkout
+	$(PARITY_PYTHON) ../shared/parity/compare.py --adapter '$(CURDIR)/$(BIN)/python $(CURDIR)/tests/parity/adapter.py' --all
+
+docs: environment  ## Rewrite the reference pages from the code and the tests
 	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python scripts/conformance.py
 
 lock:  ## Resolve the dependencies again
 	uv lock --upgrade --default-index https://pypi.org/simple

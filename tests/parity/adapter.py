@@ -8,7 +8,9 @@ message; mode "queue" runs store, dispatcher and reports until the queue is empt
 
 import io
 import json
+import logging
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,18 +22,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from mailq.api import Queue
 from mailq.delivery.deliver import deliver
 from mailq.delivery.ports import Ports
 from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import DeliveryRequest, Encoding, Notify, Protocol, Recipient, Ret
 from mailq.errors import DestinationSyntaxError
+from mailq.queue.states import ShownState
+from mailq.queue.store import Store
+from mailq.queue.views import RecipientView
 from mailq.routing.interfaces import system_addresses
 from mailq.routing.resolver import DnsResolver
 from mailq.settings import Settings
 from mailq.settings_sources import load
 from mailq.settings_values import FIELDS
 from mailq.smtp.connection import SocketConnector
-from mailq.status import Delivered, Deferred, Outcome, RecipientId
+from mailq.status import Deferred, Delivered, Outcome, RecipientId
+from mailq.worker.embedded import embedded
 
 # Postfix 3.7's defaults where ours differ, and those of the recordings.
 RECORDED_DEFAULTS = {
@@ -42,6 +49,10 @@ RECORDED_DEFAULTS = {
     "backoff_jitter": "0",
     "database_url": "sqlite://",
 }
+
+
+# A report is queued within one round of the dispatcher after the last attempt.
+REPORT_SECONDS = 2.5
 
 
 class SystemClock:
@@ -74,10 +85,12 @@ def settings_for(job: Mapping[str, Any]) -> Settings:
         if known is None:
             print(f"no setting for {name}", file=sys.stderr)
         else:
-            given[known] = "ipv4,ipv6" if (known, value) == ("inet_protocols", "all") else value
+            given[known] = value
     dns = f"{job['dns']['addr']}:{job['dns']['port']}"
     host = {"myhostname": job["hostname"], "nameservers": dns, "proxy_interfaces": ",".join(job["own_addresses"])}
-    return load(environ={}, mapping=RECORDED_DEFAULTS | host | given)
+    logins = tuple(f"{destination}={login}" for destination, login in job["sasl_passwords"].items())
+    settings = load(environ={}, mapping=RECORDED_DEFAULTS | host | given)
+    return replace(settings, sasl_password_maps=logins)
 
 
 def request_for(job: Mapping[str, Any], message: Mapping[str, Any], settings: Settings) -> DeliveryRequest:
@@ -152,9 +165,72 @@ def attempt(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     return answers
 
 
+def stored_result(recipient: RecipientView) -> dict[str, str | None]:
+    words = {ShownState.SENT: "sent", ShownState.BOUNCED: "bounced", ShownState.EXPIRED: "expired"}
+    return {
+        "status": words.get(recipient.state, "deferred"),
+        "dsn": recipient.last_status,
+        "reason": recipient.last_reason,
+        "relay": recipient.last_relay or None,
+    }
+
+
+def submit(queue: Queue, message: Mapping[str, Any]) -> str:
+    dsn = message["dsn"]
+    return queue.send(
+        content_of(message["message_path"]),
+        sender=message["sender"],
+        recipients=message["recipients"],
+        notify=[word for word in dsn.get("notify", "").upper().split(",") if word],
+        ret=dsn.get("ret"),
+        envid=dsn.get("envid", ""),
+    )
+
+
+def run_queue(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    routes = dict(job["routes"])
+    if job["nexthop"]:
+        domains = {r.rpartition("@")[2] for message in job["messages"] for r in message["recipients"]}
+        routes |= dict.fromkeys(domains, f"{job['transport']}:{job['nexthop']}")
+    with tempfile.TemporaryDirectory() as directory:
+        settings = replace(
+            settings_for(job),
+            database_url=f"sqlite:///{directory}/queue.sqlite3",
+            transport_maps=tuple(f"{domain}={route}" for domain, route in routes.items()),
+        )
+        with embedded(settings) as runtime:
+            queue = Queue(settings=settings, store=runtime.store)
+            ids = {}
+            for message in job["messages"]:
+                time.sleep(message.get("gap", 0))
+                ids[message["id"]] = submit(queue, message)
+            wait_until_empty(runtime.store, job["max_wait"])
+            return [
+                {"id": name, "results": {r.address: stored_result(r) for r in runtime.store.show(queue_id).recipients}}
+                for name, queue_id in ids.items()
+            ]
+
+
+def wait_until_empty(store: Store, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    empty_since = None
+    while time.monotonic() < deadline:
+        counts = store.counts()
+        waiting = sum(counts[state] for state in (ShownState.QUEUED, ShownState.DEFERRED, ShownState.ACTIVE))
+        if waiting:
+            empty_since = None
+        elif empty_since is None:
+            empty_since = time.monotonic()
+        elif time.monotonic() - empty_since > REPORT_SECONDS:
+            return
+        time.sleep(0.1)
+
+
 def main() -> None:
     job = json.load(sys.stdin)
-    print(json.dumps({"messages": attempt(job)}))
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    answers = run_queue(job) if job["mode"] == "queue" else attempt(job)
+    print(json.dumps({"messages": answers}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Integrations with other frameworks; each depends on :mod:`mailq.api` alone."""
