@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from mailq.queue.store import Store
 from mailq.testing.postgres import PostgresServer, ServerProgramsMissingError
 from tests.fakes.queue_values import unsynced
+
+# In CI the same examples every time, so that a failure is about the change and not about luck; elsewhere new ones.
+hypothesis_settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis_settings.load_profile("ci")
 
 _numbers = itertools.count()
 _TEMPLATE = "mailq_template"

@@ -12,7 +12,7 @@ from mailq.cli.session import Command, Session
 def worker(session: Session, concurrency: int | None, loglevel: str) -> int:
     """Deliver mail until stopped by TERM or Ctrl-C.
 
-    Sessions are finished first, at the second signal they are not.
+    Sessions are finished first; their timeouts bound how long that takes.
     """
     settings = session.settings
     from mailq.worker.main import run_worker  # noqa: PLC0415 - Celery is slow to import

@@ -7,7 +7,6 @@ Source: celery.md §2.10, §3.
 """
 
 import contextlib
-import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,6 @@ from mailq.worker.app import make_app
 from mailq.worker.runtime import Runtime
 from mailq.worker.wiring import prepare_database
 
-log = logging.getLogger(__name__)
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 30.0
 
@@ -44,6 +42,8 @@ class _ThreadPool(TaskPool):
 def embedded(settings: Settings, *, concurrency: int | None = None) -> Iterator[Runtime]:
     """Run a worker in threads of this process for the time of a ``with`` block; yields its runtime, ready.
 
+    Leaving the block waits for the sessions being held; their own timeouts bound that.
+
     Args:
         settings: ``broker_url`` may name any broker; the default lives in this process.
         concurrency: Threads; None is ``worker_concurrency``.
@@ -62,10 +62,10 @@ def embedded(settings: Settings, *, concurrency: int | None = None) -> Iterator[
         loglevel="WARNING",
     )
     thread = threading.Thread(target=_run, args=(worker, ready), name="mailq-worker", daemon=True)
-    # Built here, so that unusable settings are an error of the caller.
-    runtime = app.host.runtime()
-    prepare_database(runtime.store)
     try:
+        # Here, so that unusable settings are an error of the caller.
+        runtime = app.host.runtime()
+        prepare_database(runtime.store)
         thread.start()
         if not ready.wait(_START_SECONDS) or worker.exitcode:
             raise InfrastructureError("the embedded worker did not start; its log says why")
@@ -73,9 +73,9 @@ def embedded(settings: Settings, *, concurrency: int | None = None) -> Iterator[
     finally:
         app.host.stop()
         worker.stop()
-        thread.join(_STOP_SECONDS)
-        if thread.is_alive():
-            log.warning("A session outlives the worker; its mail is taken up again when its lease runs out")
+        app.host.close()
+        if thread.ident is not None:
+            thread.join(_STOP_SECONDS)
         app.close()
 
 

@@ -9,6 +9,7 @@ Source: celery.md §2.1, §2.4, §2.5.
 import logging
 
 from mailq.broker import is_memory
+from mailq.errors import ConfigError
 from mailq.settings import Settings
 from mailq.worker.app import make_app
 from mailq.worker.wiring import prepare_database
@@ -30,8 +31,12 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: 
     if is_memory(settings.broker_url):
         log.warning("The broker is in memory: rings of other processes arrive by the dispatcher, a little later")
     app = make_app(settings)
-    # Before Celery takes over, so that a missing migration is one clear error.
-    prepare_database(app.host.runtime().store)
+    try:
+        # Before Celery takes over, so that a missing migration is one clear error.
+        prepare_database(app.host.runtime().store)
+    except ConfigError:
+        app.host.close()
+        raise
     worker = app.Worker(
         pool_cls="threads",
         concurrency=concurrency or settings.worker_concurrency,

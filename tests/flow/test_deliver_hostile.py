@@ -89,12 +89,14 @@ class CutNetwork:
 
 def run(world: World, **fields) -> dict[str, str]:
     """Deliver to three recipients and check what always holds."""
+    # An LMTP server that answers more often than it was asked says 250 for somebody else: nobody can tell.
+    sincere = not any(server.lmtp and any("\n250" in word for word in server.dot) for server in world.servers.values())
     outcomes = world.deliver("a@dest.test", "b@dest.test", "c@dest.test", **fields)
     assert sorted(outcomes) == ["a@dest.test", "b@dest.test", "c@dest.test"]
     accepted = [pair for server in world.servers.values() for pair in server.accepted]
     taken = [address for address, content in accepted if content]
     for address, outcome in outcomes.items():
-        if isinstance(outcome, Delivered):
+        if isinstance(outcome, Delivered) and sincere:
             assert address in taken
     # The lone dot that ends a transaction without recipients is an empty message to a server that is out of its mind.
     assert {content for _, content in accepted} <= {world.bodies.content, b""}

@@ -15,8 +15,10 @@ def test_mail_is_delivered_and_no_thread_is_left(sqlite_url: str, tmp_path: Path
             one.queue(40, ring=False)
             runtime.ringer.ring("d0.test")
             one.wait_until_all_sent(40)
-        left = {thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("mailq")}
-        assert set() == left
+        left = set(threading.enumerate()) - before
+        for thread in left:
+            thread.join(10)
+        assert [] == [thread.name for thread in left if thread.is_alive() and thread.name.startswith("mailq")]
         assert {f"r{i}@d{i % 20}.test": 1 for i in range(40)} == one.taken()
 
 
