@@ -105,6 +105,8 @@ class Story(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the outcome of one recipient. The event's fields are those of mailq.worker.outcome_log."""
         fields = record.__dict__
+        for reason in fields["earlier"]:
+            self.tell("passed", fields["recipient"], f"{reason}; asking the next server")
         words = f"{fields['relay']}: {fields['reason']}" if fields["event"] == "sent" else fields["reason"]
         if fields["due_at"]:
             wait = datetime.fromisoformat(fields["due_at"]) - datetime.now(UTC)

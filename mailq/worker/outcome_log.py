@@ -1,7 +1,8 @@
 """One log event for every outcome of every recipient, for people and for log shippers.
 
 The event's name is ``sent``, ``deferred``, ``bounced`` or ``expired``; its
-fields stand in the record as well (``extra``), so a formatter can write JSON.
+fields stand in the record as well (``extra``), so a formatter can write JSON;
+``earlier`` says what the servers asked before said, in the same attempt.
 """
 
 import logging
@@ -47,6 +48,7 @@ def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: Recip
         "reason": reason,
         "seconds": round((result.finished_at - result.started_at).total_seconds(), 3),
         "due_at": due_at,
+        "earlier": [failure.reason for failure in outcome.earlier],
     }
     log.info(
         "%s %s to=<%s> relay=%s status=%s%s: %s",
