@@ -1,6 +1,9 @@
 """A small Internet with a fleet of real workers: DNS, an SMTP server, PostgreSQL, Redis and processes."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from mailq.settings import Settings
 from mailq.testing.dnsd import DnsServer
 from mailq.testing.redisd import RedisServer
 from mailq.testing.smtpd import Script, ScriptedSmtpServer
-from mailq.testing.workers import WorkerProcess
+from mailq.testing.workers import WorkerProcess, environment_of
 
 CONTENT = b"From: a@sender.test\r\nMessage-ID: <%d@sender.test>\r\nSubject: hello\r\n\r\nhello\r\n"
 
@@ -64,6 +67,18 @@ class Fleet:
         self.store.insert(messages)
         if ring:
             self.ringer.ring_all({one.nexthop for message in messages for one in message.recipients})
+
+    def send(self, count: int, *, domains: int = 20) -> None:
+        """Queue the same messages as :meth:`queue`, from files, by ``mailq send``."""
+        folder = self._folder / "outbox"
+        folder.mkdir()
+        for i in range(count):
+            header = f"To: r{i}@d{i % domains}.test\r\n".encode()
+            (folder / f"{i}.eml").write_bytes(header + CONTENT % i)
+        command = [sys.executable, "-m", "mailq.cli", "send", "--read-recipients", *map(str, sorted(folder.iterdir()))]
+        subprocess.run(
+            command, env=os.environ | environment_of(self.settings), check=True, capture_output=True, timeout=60
+        )
 
     def wait_until_all_sent(self, count: int, *, timeout_seconds: float = 30.0) -> None:
         """Wait until the queue itself knows that *count* recipients are sent and nobody waits."""

@@ -29,7 +29,7 @@ def test_two_workers_deliver_a_thousand_messages_once_each(
     postgres_url: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     with fleet(postgres_url, redis_server, tmp_path) as one, one.worker("first"), one.worker("second"):
-        one.queue(1000)
+        one.send(1000)
         deliver_all(one, 1000)
         assert once_each(1000) == one.taken()
 
