@@ -65,7 +65,8 @@ def celery_config(settings: Settings) -> Mapping[str, Any]:
     """Return the Celery configuration for *settings*. Source: celery.md §0."""
     exchange = Exchange("mailq", type="direct")
     return {
-        "broker_url": settings.broker_url,
+        # Without a host kombu warns at every start, though nothing is connected to.
+        "broker_url": "memory://localhost//" if is_memory(settings.broker_url) else settings.broker_url,
         "broker_transport_options": transport_options(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
