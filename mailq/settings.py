@@ -21,6 +21,7 @@ def setting(
     least: float = 0,
     most: float | None = None,
     choices: tuple[str, ...] = (),
+    may_be_empty: bool = False,
 ) -> Any:
     """Declare a setting: its default, and one line of meaning that says the unit where it is not a duration.
 
@@ -31,8 +32,9 @@ def setting(
         least: Smallest number, in seconds for a duration.
         most: Largest number, likewise; None is no limit.
         choices: The only words accepted, for each element of a tuple; empty accepts any.
+        may_be_empty: A tuple may choose none of the words.
     """
-    limits = {"least": least, "most": most, "choices": choices}
+    limits = {"least": least, "most": most, "choices": choices, "may_be_empty": may_be_empty}
     return field(default=default, metadata={"doc": doc, "secret": secret, **limits})
 
 
@@ -176,7 +178,31 @@ class Settings:
     backoff_jitter: float = setting(0.1, "Share of a wait, 0 to 1, added at random so that retries spread.", most=1)
     bounce_size_limit_bytes: int = setting(50_000, "Reports return larger originals as headers only; 0 is no limit.")
     report_wait: timedelta = setting(
-        _seconds(300), "A failure report waits at most this long for the message's other recipients' first attempt."
+        _seconds(300), "A report waits at most this long for the message's other recipients' attempt."
+    )
+    delay_warning_time: timedelta = setting(
+        _seconds(0), "The sender is told once of a message that is still deferred after this; 0: never."
+    )
+    notify_classes: tuple[str, ...] = setting(
+        ("resource", "software"),
+        "What the postmaster is told of. bounce, 2bounce, delay: copies of reports, and failed reports; "
+        "protocol, data: transcripts of sessions; the others tell nothing.",
+        choices=("bounce", "2bounce", "data", "delay", "policy", "protocol", "resource", "software"),
+        may_be_empty=True,
+    )
+    double_bounce_sender: str = setting(
+        "double-bounce", "Sender of mail to the postmaster; when it fails, nobody is told. Without @: at myhostname."
+    )
+    bounce_notice_recipient: str = setting(
+        "postmaster", "Gets headers of undelivered mail, with class bounce. Without @: at myhostname."
+    )
+    double_bounce_notice_recipient: str = setting(
+        "postmaster",
+        "Gets undelivered mail of the null sender, with class bounce or 2bounce. Postfix: 2bounce_notice_recipient.",
+    )
+    delay_notice_recipient: str = setting("postmaster", "Gets headers of delayed mail, with class delay.")
+    error_notice_recipient: str = setting(
+        "postmaster", "Gets transcripts of troubled sessions, with class protocol or data."
     )
 
     @property

@@ -149,7 +149,7 @@ def _check_limits(value: Value, limits: Mapping[str, Any]) -> None:
     for word in value if isinstance(value, tuple) else (value,):
         if choices and word not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}, not {word!r}")
-    if choices and value == ():
+    if choices and value == () and not limits["may_be_empty"]:
         raise ValueError(f"must name at least one of {', '.join(choices)}")
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):

@@ -242,13 +242,30 @@ Outcome = Delivered | Deferred | Bounced
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """A session in which something went wrong that a postmaster may want to see.
+
+    Attributes:
+        endpoint: The server.
+        classes: Of ``notify_classes``: ``protocol``, ``data`` or both.
+        transcript: The last lines of the session, oldest first; no content, no credentials.
+    """
+
+    endpoint: Endpoint
+    classes: frozenset[str]
+    transcript: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryReport:
     """What one run of the routine made of one request.
 
     Attributes:
         outcomes: Exactly one for every recipient of the request.
         destination_failure: Why the destination looks sick; None where it looks well. Source: smtp-delivery T-22.
+        troubles: Of its sessions, in their order; none unless transcripts are asked for. Source: smtp-delivery C-70.
     """
 
     outcomes: Mapping[RecipientId, Outcome]
     destination_failure: Failure | None = field(default=None)
+    troubles: tuple[Trouble, ...] = ()

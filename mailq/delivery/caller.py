@@ -5,6 +5,7 @@ Source: smtp-delivery C-15 to C-28, C-38 to C-47, C-70 to C-74, R-20, R-40 to R-
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from mailq.delivery.authenticate import credentials_for
 from mailq.delivery.classify import not_connected, path_too_long, source_address_unusable
@@ -15,6 +16,7 @@ from mailq.delivery.report import SessionReport
 from mailq.delivery.session import Session
 from mailq.delivery.session_cache import SessionCache
 from mailq.delivery.site import Site
+from mailq.delivery.transcript import trouble_in
 from mailq.delivery.transfer import transfer
 from mailq.envelope import CacheRule, DeliveryRequest, Protocol
 from mailq.errors import ConnectFailedError, SocketPathTooLongError, SourceAddressError
@@ -129,8 +131,7 @@ class Caller:
         with _closed_on_error(session):
             failed = introduce(session, self._introduction(endpoint, plaintext=plaintext))
         if failed is not None:
-            self._leave(session, failed)
-            return failed
+            return self._leave(session, failed)
         return self.converse(session, pending)
 
     def converse(self, session: Session, pending: Sequence[RecipientId]) -> SessionReport:
@@ -139,10 +140,12 @@ class Caller:
         retry = self._may_fall_back(session.endpoint)
         with _closed_on_error(session):
             report = transfer(session, self._request, recipients, ports=self._ports, may_retry_plaintext=retry)
-        self._leave(session, report)
-        return report
+        return self._leave(session, report)
 
-    def _leave(self, session: Session, report: SessionReport) -> None:
+    def _leave(self, session: Session, report: SessionReport) -> SessionReport:
+        """Keep or end the session; return *report* with the trouble it met."""
+        lines = session.transcript.take()
+        trouble = trouble_in(report, lines, session.endpoint, garbled=session.garbled)
         keep = self._rule.store and session.keepable
         site_failure = report.failure is not None and report.failure.scope is Scope.SERVER
         label = self._label
@@ -154,6 +157,7 @@ class Caller:
             self._sessions.keep(session, self._endpoint_key(session.endpoint), key)
         else:
             session.quit()
+        return report if trouble is None else replace(report, trouble=trouble)
 
     def _take(self, endpoint: Endpoint) -> Session | None:
         session = self._sessions.take_by_endpoint(self._endpoint_key(endpoint))

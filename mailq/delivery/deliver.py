@@ -57,7 +57,8 @@ def deliver(
         return report
     once = replace(settings, best_mx_transport="")
     around = deliver(detour, ports=ports, settings=once, sessions=sessions, on_settled=on_settled)
-    return replace(around, outcomes={**report.outcomes, **around.outcomes})
+    outcomes = {**report.outcomes, **around.outcomes}
+    return replace(around, outcomes=outcomes, troubles=report.troubles + around.troubles)
 
 
 def _ask_servers(caller: Caller, plan: ConnectPlan, ledger: Ledger, on_settled: OnSettled) -> None:

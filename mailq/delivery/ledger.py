@@ -32,6 +32,7 @@ from mailq.status import (
     Scope,
     Severity,
     Stage,
+    Trouble,
 )
 
 # What is left when no server could even be asked. Source: smtp-delivery C-61.
@@ -71,6 +72,7 @@ class Ledger:
         self._evidence: dict[RecipientId, tuple[Failure, ...]] = dict.fromkeys(ids, ())
         self._settled: dict[RecipientId, Outcome] = {}
         self._completed = False
+        self._troubles: list[Trouble] = []
 
     @property
     def pending(self) -> tuple[RecipientId, ...]:
@@ -96,6 +98,8 @@ class Ledger:
         if strangers:
             raise ValueError(f"verdict about recipients that are not pending: {sorted(strangers)}")
         self._completed |= report.completed
+        if report.trouble is not None:
+            self._troubles.append(report.trouble)
         settled = {}
         for recipient in pending:
             verdict = report.verdicts.get(recipient, report.failure)
@@ -112,6 +116,7 @@ class Ledger:
         return DeliveryReport(
             outcomes={r: self._settled[r] for r in self._evidence},
             destination_failure=self._destination_failure(),
+            troubles=tuple(self._troubles),
         )
 
     def _weigh(self, recipient: RecipientId, verdict: Delivered | Failure) -> Outcome | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mailq.status import Delivered, Failure, RecipientId
+from mailq.status import Delivered, Failure, RecipientId, Trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class SessionReport:
         transacted: The handshake succeeded, so the session counts against the session limit.
             Source: smtp-delivery C-44, C-52.
         retry_plaintext: Ask this server once more, without TLS. Source: smtp-delivery P-30, P-32.
+        trouble: What the postmaster may want to see of it; None when nothing. Source: smtp-delivery C-70.
     """
 
     verdicts: Mapping[RecipientId, Delivered | Failure] = field(default_factory=dict)
@@ -25,3 +26,4 @@ class SessionReport:
     completed: bool = False
     transacted: bool = False
     retry_plaintext: bool = False
+    trouble: Trouble | None = None

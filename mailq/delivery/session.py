@@ -7,7 +7,7 @@ bytes come, so a server that drips cannot hold a slot.
 Differs from Postfix: the timeout is per reply, not per read, as with
 smtp_per_request_deadline=yes.
 
-Source: smtp-delivery R-01 to R-06, R-46, S-50 to S-61.
+Source: smtp-delivery R-01 to R-06, R-46, S-06, S-50 to S-61.
 """
 
 from datetime import timedelta
@@ -15,6 +15,7 @@ from datetime import timedelta
 from mailq.delivery.hooks import NO_HOOKS, Hooks
 from mailq.delivery.pace import Pace
 from mailq.delivery.ports import Clock, Connection
+from mailq.delivery.transcript import Transcript
 from mailq.errors import (
     ConnectionLostError,
     ConnectionTimeoutError,
@@ -39,6 +40,7 @@ class Session:
         extensions: What the server offers; none before the handshake.
         stage: What is being done, for naming a lost connection.
         broken: The stream is of no use: nothing more is written to it.
+        transcript: What was said since it was last taken.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Session:
         self.broken = False
         self._connection = connection
         self._clock = clock
-        self._line_filter = hooks.reply_line if hooks.reply_filter else None
-        self._reader = ReplyReader(line_filter=self._line_filter)
+        self.transcript = Transcript.of(settings)
+        self._hooks = hooks
+        self._garbled = False
+        self._reader = self._new_reader()
         self._expires_at = clock.monotonic() + settings.connection_reuse_time_limit.total_seconds()
         self._reuses = 0
         self._spoiled = False
@@ -65,6 +69,11 @@ class Session:
         return self._connection.encrypted
 
     @property
+    def garbled(self) -> bool:
+        """Whether the server ever said what is no reply. Source: smtp-delivery S-01."""
+        return self._garbled or self._reader.garbage_seen
+
+    @property
     def keepable(self) -> bool:
         """Whether another transaction may use this session. Source: smtp-delivery R-02, R-03, R-06, P-28."""
         settings = self.settings
@@ -72,7 +81,7 @@ class Session:
         return not (
             self.broken
             or self._spoiled
-            or self._reader.garbage_seen
+            or self.garbled
             or self._reader.pending
             or self._clock.monotonic() >= self._expires_at
             or (limit > 0 and self._reuses >= limit)
@@ -91,6 +100,7 @@ class Session:
             ConnectionTimeoutError: It takes nothing.
         """
         self.stage = stage
+        self.transcript.said(data, stage)
         try:
             self._connection.send(data, timeout_seconds=timeout.total_seconds())
         except STREAM_ERRORS:
@@ -152,7 +162,8 @@ class Session:
             TlsHandshakeError: The session is broken.
         """
         self.stage = Stage.TLS
-        self._reader = ReplyReader(line_filter=self._line_filter)
+        self._garbled = self.garbled
+        self._reader = self._new_reader()
         self.extensions = NONE
         self.broken = True
         self._connection.start_tls(
@@ -187,6 +198,15 @@ class Session:
         """Close without a word."""
         self._closed = True
         self._connection.close()
+
+    def _new_reader(self) -> ReplyReader:
+        if self.transcript.kept:
+            return ReplyReader(line_filter=self._note_line)
+        return ReplyReader(line_filter=self._hooks.reply_line if self._hooks.reply_filter else None)
+
+    def _note_line(self, line: bytes) -> bytes:
+        self.transcript.heard(line, self.stage)
+        return self._hooks.reply_line(line) if self._hooks.reply_filter else line
 
     def _hear(self, seconds: float) -> Reply:
         deadline = self._clock.monotonic() + seconds

@@ -12,162 +12,137 @@ Source: RFC 3464, RFC 6522, RFC 6533, RFC 3834 §5, smtp-delivery B-16, B-20 to 
 """
 
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from typing import Final
 
+from mailq.dsn.text import clean, joined, wrapped
+from mailq.dsn.values import Letterhead, Original, Report, ReportedRecipient
 from mailq.envelope import Ret
 
-_WIDTH = 78
-_TEXT_LIMIT_BYTES = 900
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\U0010ffff]+")
-_HEADER_END = re.compile(rb"\r\n\r\n")
-_MESSAGE_ID = re.compile(rb"^Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[^<>\s]{1,900}>)", re.IGNORECASE | re.MULTILINE)
+_HEADER_END: Final = re.compile(rb"\r\n\r\n")
+_MESSAGE_ID: Final = re.compile(rb"^Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[^<>\s]{1,900}>)", re.IGNORECASE | re.MULTILINE)
+_NULL_SENDER: Final = "MAILER-DAEMON"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedRecipient:
-    """A recipient the report is about.
+class _Form:
+    """What tells the kinds of reports apart.
 
     Attributes:
-        address: Envelope address.
-        orcpt: ``type;address``, decoded; empty when the sender gave none.
-        status: RFC 3463 code, such as ``5.1.1``.
-        reason: What people read.
-        remote_host: The server that replied; empty when none did.
-        remote_reply: Its words, code included; empty when none did.
+        to: Its recipient.
+        postmaster: It is for people who know what it is about: without an introduction.
+        introduction: For people.
+        fields: The action, then fields that follow all others, the same for each recipient.
     """
 
-    address: str
-    orcpt: str
-    status: str
-    reason: str
-    remote_host: str = ""
-    remote_reply: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Original:
-    """The message the report is about.
-
-    Attributes:
-        queue_id: Its name in the queue.
-        sender: Who gets the report.
-        envid: RFC 3461 ENVID, decoded; empty when none was given.
-        ret: How much the sender wants back; None: all of it.
-        arrived_at: When it entered the queue.
-        content: CRLF line ends.
-        smtputf8: It was sent with SMTPUTF8.
-    """
-
-    queue_id: str
-    sender: str
-    envid: str
-    ret: Ret | None
-    arrived_at: datetime
-    content: bytes
-    smtputf8: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letterhead:
-    """Whose report it is, and when.
-
-    Attributes:
-        hostname: Own name.
-        message_id: Without angle brackets; unique, and part of the boundary.
-        written_at: The report's date.
-        size_limit_bytes: Larger originals are returned as header only; 0 is no limit.
-    """
-
-    hostname: str
-    message_id: str
-    written_at: datetime
-    size_limit_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A composed report.
-
-    Attributes:
-        content: CRLF line ends.
-        smtputf8: It can be sent to SMTPUTF8 servers only.
-        utf8_header: Its own header has bytes above 127.
-        eight_bit: Its body has.
-    """
-
-    content: bytes
-    smtputf8: bool
-    utf8_header: bool
-    eight_bit: bool
+    to: str
+    subject: str
+    fields: Sequence[str]
+    headers_only: bool
+    postmaster: bool = False
+    introduction: str = ""
 
 
 def compose_failure_report(
     original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead
 ) -> Report:
-    """Tell the sender that *recipients*, at least one, will not get the message."""
-    text = (
-        f"This is the mail system at host {letterhead.hostname}.\n\n"
-        "Your message could not be delivered to the recipients below, and will not be\n"
-        "tried again. What was said about each of them follows; your message, or its\n"
-        "header, is attached."
-    )
-    headers_only = original.ret is Ret.HDRS or 0 < letterhead.size_limit_bytes < len(original.content)
-    return _compose(
-        original,
-        letterhead,
+    """Tell the sender that *recipients*, at least one, will not get the message. Source: smtp-delivery B-01."""
+    form = _Form(
+        to=original.sender,
         subject="Undelivered Mail Returned to Sender",
-        text=text,
-        recipients=recipients,
+        introduction=(
+            f"This is the mail system at host {letterhead.hostname}.\n\n"
+            "Your message could not be delivered to the recipients below, and will not be\n"
+            "tried again. What was said about each of them follows; your message, or its\n"
+            "header, is attached."
+        ),
         fields=["Action: failed"],
-        headers_only=headers_only,
+        headers_only=original.ret is Ret.HDRS or _is_large(original, letterhead),
     )
+    return _compose(original, recipients, letterhead, form)
+
+
+def compose_failure_copy(
+    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, *, to: str, headers_only: bool
+) -> Report:
+    """Tell the postmaster *to* that *recipients*, at least one, will not get the message.
+
+    Source:
+        smtp-delivery B-04, B-05, B-21, B-22
+    """
+    form = _Form(
+        to=to,
+        subject="Postmaster Copy: Undelivered Mail",
+        fields=["Action: failed"],
+        headers_only=headers_only or _is_large(original, letterhead),
+        postmaster=True,
+    )
+    return _compose(original, recipients, letterhead, form)
 
 
 def compose_delay_report(
     original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, *, retry_until: datetime
 ) -> Report:
-    """Tell the sender that *recipients*, at least one, have not got the message yet."""
-    text = (
-        f"This is the mail system at host {letterhead.hostname}.\n\n"
-        "This is a warning only: you need not send your message again. It could not be\n"
-        f"delivered to the recipients below so far, and is tried until\n{format_datetime(retry_until)}."
-    )
-    return _compose(
-        original,
-        letterhead,
+    """Tell the sender that *recipients*, at least one, have not got the message yet. Source: smtp-delivery B-02."""
+    form = _Form(
+        to=original.sender,
         subject="Delayed Mail (still being retried)",
-        text=text,
-        recipients=recipients,
-        fields=["Action: delayed", f"Will-Retry-Until: {format_datetime(retry_until)}"],
+        introduction=(
+            f"This is the mail system at host {letterhead.hostname}.\n\n"
+            "This is a warning only: you need not send your message again. It could not be\n"
+            f"delivered to the recipients below so far, and is tried until\n{format_datetime(retry_until)}."
+        ),
+        fields=_delay_fields(retry_until),
         headers_only=True,
     )
+    return _compose(original, recipients, letterhead, form)
+
+
+def compose_delay_copy(
+    original: Original,
+    recipients: Sequence[ReportedRecipient],
+    letterhead: Letterhead,
+    *,
+    to: str,
+    retry_until: datetime,
+) -> Report:
+    """Tell the postmaster *to* that *recipients*, at least one, have not got the message yet. Source: B-06."""
+    form = _Form(
+        to=to,
+        subject="Postmaster Warning: Delayed Mail",
+        fields=_delay_fields(retry_until),
+        headers_only=True,
+        postmaster=True,
+    )
+    return _compose(original, recipients, letterhead, form)
+
+
+def _delay_fields(retry_until: datetime) -> Sequence[str]:
+    return ["Action: delayed", f"Will-Retry-Until: {format_datetime(retry_until)}"]
+
+
+def _is_large(original: Original, letterhead: Letterhead) -> bool:
+    return 0 < letterhead.size_limit_bytes < len(original.content)
 
 
 def _compose(
-    original: Original,
-    letterhead: Letterhead,
-    *,
-    subject: str,
-    text: str,
-    recipients: Sequence[ReportedRecipient],
-    fields: Sequence[str],
-    headers_only: bool,
+    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, form: _Form
 ) -> Report:
     utf8 = original.smtputf8
-    notification = _notification(text, recipients)
-    status = _status_part(original, recipients, letterhead, fields)
-    returned = _returned(original, headers_only=headers_only)
+    notification = _notification(form.introduction, recipients)
+    status = _status_part(original, recipients, letterhead, form.fields)
+    returned = _returned(original, headers_only=form.headers_only)
     eight_bit = not (notification.isascii() and status.isascii() and returned.isascii())
     boundary = _boundary(letterhead, returned)
-    header = _header(original, letterhead, subject=subject, boundary=boundary, eight_bit=eight_bit)
+    header = _header(original, letterhead, form, boundary=boundary, eight_bit=eight_bit)
+    description = "Undelivered Message" + " Headers" * form.headers_only
     parts = [
         _part("Notification", "text/plain; charset=utf-8", notification),
         _part("Delivery report", "message/global-delivery-status" if utf8 else "message/delivery-status", status),
-        _part("Undelivered Message" + " Headers" * headers_only, _returned_type(utf8, headers_only), returned),
+        _part(description, _returned_type(utf8, form.headers_only), returned),
     ]
     marker = f"--{boundary}"
     body = b"".join(f"{marker}\r\n".encode() + part for part in parts)
@@ -175,21 +150,21 @@ def _compose(
     return Report(content, smtputf8=utf8, utf8_header=not header.isascii(), eight_bit=eight_bit)
 
 
-def _header(original: Original, letterhead: Letterhead, *, subject: str, boundary: str, eight_bit: bool) -> bytes:
+def _header(original: Original, letterhead: Letterhead, form: _Form, *, boundary: str, eight_bit: bool) -> bytes:
     lines = [
         f"From: Mail Delivery System <MAILER-DAEMON@{letterhead.hostname}>",
-        f"To: {_clean(original.sender)}",
-        f"Subject: {subject}",
+        f"To: {clean(form.to)}",
+        f"Subject: {form.subject}",
         f"Date: {format_datetime(letterhead.written_at)}",
         f"Message-ID: <{letterhead.message_id}>",
         *_references(original.content),
-        "Auto-Submitted: auto-replied",
+        f"Auto-Submitted: auto-{'generated' if form.postmaster else 'replied'}",
         "MIME-Version: 1.0",
         "Content-Type: multipart/report; report-type=delivery-status;",
         f'\tboundary="{boundary}"',
         f"Content-Transfer-Encoding: {'8bit' if eight_bit else '7bit'}",
     ]
-    return _lines(lines)
+    return joined(lines)
 
 
 def _references(content: bytes) -> Iterable[str]:
@@ -200,13 +175,9 @@ def _references(content: bytes) -> Iterable[str]:
 
 
 def _notification(text: str, recipients: Iterable[ReportedRecipient]) -> bytes:
-    blocks = [text]
-    blocks += [_wrapped(f"<{_clean(one.address)}>: {_clean(one.reason)}") for one in recipients]
-    return _lines("\n\n".join(blocks).split("\n"))
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    blocks = [text] if text else []
+    blocks += [wrapped(f"<{clean(one.address)}>: {clean(one.reason)}") for one in recipients]
+    return joined("\n\n".join(blocks).split("\n"))
 
 
 def _status_part(
@@ -214,30 +185,30 @@ def _status_part(
 ) -> bytes:
     lines = [f"Reporting-MTA: dns; {letterhead.hostname}"]
     if original.envid:
-        lines.append(f"Original-Envelope-Id: {_clean(original.envid)}")
+        lines.append(f"Original-Envelope-Id: {clean(original.envid)}")
     lines += [
         f"X-Mailq-Queue-ID: {original.queue_id}",
-        f"X-Mailq-Sender: {_address_type(original.sender)}; {_clean(original.sender)}",
+        f"X-Mailq-Sender: {_address_type(original.sender)}; {clean(original.sender or _NULL_SENDER)}",
         f"Arrival-Date: {format_datetime(original.arrived_at)}",
     ]
     for one in recipients:
         lines += ["", *_recipient_fields(one, fields)]
     # Only the global form may hold UTF-8. Source: RFC 3464 §2.1, RFC 6533 §3
-    return _lines(lines) if original.smtputf8 else _lines(lines).decode().encode("ascii", "replace")
+    return joined(lines) if original.smtputf8 else joined(lines).decode().encode("ascii", "replace")
 
 
 def _recipient_fields(one: ReportedRecipient, fields: Sequence[str]) -> Iterable[str]:
-    plain = f"{_address_type(one.address)}; {_clean(one.address)}"
+    plain = f"{_address_type(one.address)}; {clean(one.address)}"
     kind, separator, address = one.orcpt.partition(";")
     yield f"Final-Recipient: {plain}"
-    yield f"Original-Recipient: {_clean(kind)}; {_clean(address)}" if separator else f"Original-Recipient: {plain}"
+    yield f"Original-Recipient: {clean(kind)}; {clean(address)}" if separator else f"Original-Recipient: {plain}"
     yield fields[0]
     yield f"Status: {one.status}"
     if one.remote_reply:
-        yield f"Remote-MTA: dns; {_clean(one.remote_host)}"
-        yield from _wrapped(f"Diagnostic-Code: smtp; {_clean(one.remote_reply)}").split("\n")
+        yield f"Remote-MTA: dns; {clean(one.remote_host)}"
+        yield from wrapped(f"Diagnostic-Code: smtp; {clean(one.remote_reply)}").split("\n")
     else:
-        yield from _wrapped(f"Diagnostic-Code: X-Mailq; {_clean(one.reason)}").split("\n")
+        yield from wrapped(f"Diagnostic-Code: X-Mailq; {clean(one.reason)}").split("\n")
     yield from fields[1:]
 
 
@@ -247,7 +218,7 @@ def _returned(original: Original, *, headers_only: bool) -> bytes:
         content = _HEADER_END.split(content, maxsplit=1)[0]
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
-    return f"Return-Path: <{_clean(original.sender)}>\r\n".encode() + content
+    return f"Return-Path: <{clean(original.sender)}>\r\n".encode() + content
 
 
 def _returned_type(utf8: bool, headers_only: bool) -> str:  # noqa: FBT001 - two facts, both named at the only call
@@ -260,7 +231,7 @@ def _part(description: str, content_type: str, body: bytes) -> bytes:
     lines = [f"Content-Description: {description}", f"Content-Type: {content_type}"]
     if not body.isascii():
         lines.append("Content-Transfer-Encoding: 8bit")
-    return _lines([*lines, ""]) + body + b"\r\n"
+    return joined([*lines, ""]) + body + b"\r\n"
 
 
 def _boundary(letterhead: Letterhead, returned: bytes) -> str:
@@ -274,11 +245,3 @@ def _boundary(letterhead: Letterhead, returned: bytes) -> str:
 
 def _address_type(address: str) -> str:
     return "rfc822" if address.isascii() else "utf-8"
-
-
-def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub(" ", text).encode()[:_TEXT_LIMIT_BYTES].decode(errors="ignore")
-
-
-def _lines(lines: Iterable[str]) -> bytes:
-    return "".join(f"{line}\r\n" for line in lines).encode()

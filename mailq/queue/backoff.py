@@ -1,16 +1,18 @@
-"""When to try again, and when to give up. No input or output; the caller tells the time and draws the chance.
+"""When to try again, to warn and to give up. No input or output; the caller tells the time and draws the chance.
 
 A deferred recipient rests for the age of its message, within bounds, so
 attempts spread out as the message grows old. Expiry is looked at only after
-an attempt: a lifetime of zero means exactly one.
+an attempt: a lifetime of zero means exactly one. Only what has not expired can
+be late.
 
-Source: smtp-delivery Q-53, Q-55; postconf(5) minimal_backoff_time, maximal_backoff_time, maximal_queue_lifetime,
-bounce_queue_lifetime
+Source: smtp-delivery Q-53 to Q-55; postconf(5) minimal_backoff_time, maximal_backoff_time, maximal_queue_lifetime,
+bounce_queue_lifetime, delay_warning_time
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mailq.queue.postmaster import is_double_bounce
 from mailq.settings import Settings
 from mailq.status import Bounced, Deferred, Delivered, Outcome
 
@@ -23,19 +25,26 @@ class RetrySchedule:
         minimal: Shortest wait.
         maximal: Longest wait, before jitter.
         lifetime: Age at which an undelivered message is returned; zero: one attempt.
+        warning: Age from which the sender is told that the message is late; zero: never.
     """
 
     minimal: timedelta
     maximal: timedelta
     lifetime: timedelta
+    warning: timedelta = timedelta(0)
 
     @classmethod
     def of(cls, settings: Settings, *, sender: str) -> "RetrySchedule":
-        """Return the schedule for mail from *sender*; empty is the null sender, whose lifetime is the shorter one."""
-        lifetime = settings.maximal_queue_lifetime
+        """Return the schedule for mail from *sender*.
+
+        Mail from the null sender, which is empty, has the shorter lifetime. Nobody is told that a report is late.
+        """
+        lifetime, warning = settings.maximal_queue_lifetime, settings.delay_warning_time
         if not sender:
             lifetime = min(lifetime, settings.bounce_queue_lifetime)
-        return cls(settings.minimal_backoff_time, settings.maximal_backoff_time, lifetime)
+        if not sender or is_double_bounce(sender, settings):
+            warning = timedelta(0)
+        return cls(settings.minimal_backoff_time, settings.maximal_backoff_time, lifetime, warning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +58,11 @@ class RetryAt:
 
     Attributes:
         due_at: Not before this instant.
+        late: The message is so old that its sender is to know, unless that is known already.
     """
 
     due_at: datetime
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,7 @@ def dispose(
         jitter: Share of the wait that is added, 0 to 1, drawn by the caller.
 
     Source:
-        smtp-delivery Q-53, Q-55
+        smtp-delivery Q-53 to Q-55
     """
     match outcome:
         case Delivered():
@@ -110,4 +121,6 @@ def dispose(
             end = arrived_at + schedule.lifetime if expires_at is None else expires_at
             if now >= end:
                 return GiveUp(expired=True)
-            return RetryAt(now + wait_after(now - arrived_at, schedule, jitter=jitter))
+            age = now - arrived_at
+            late = timedelta(0) < schedule.warning <= age
+            return RetryAt(now + wait_after(age, schedule, jitter=jitter), late)

@@ -45,7 +45,7 @@ class NewMessage:
         idempotency_key: A second message with the same key is the same message. None: no such check.
         digest: Tells whether two messages of one key are equal; empty: computed from envelope and content.
         notice_of: Queue id of the message that this one is a report about.
-        notice_kind: ``failure`` or ``delay`` for a report.
+        notice_kind: ``failure`` or ``delay`` for a report to the sender, ``postmaster`` for any to ourselves.
     """
 
     sender: str

@@ -1,50 +1,52 @@
-"""Telling senders what could not be delivered.
+"""Telling senders what could not be delivered, and what is late.
 
 A recipient that is given up *wants* a notice. A message's wanting recipients
 are told of in one report, once its other recipients have been tried or after
-a while. The report is queued and the recipients are marked in one
-transaction, so each is reported exactly once, however many dispatchers run.
+a while. A message that is late has a row in ``delay`` that is not settled;
+its sender is told once, of the recipients that are deferred by then. A report
+is queued and its cause marked in one transaction, so each is reported exactly
+once, however many dispatchers run.
 
-No report goes to the null sender, and so there is never one about a report;
-none about a recipient whose NOTIFY leaves failures out.
+Invariant: what is looked at is what somebody is to be told of, not the backlog.
 
-Source: smtp-delivery B-01, B-10, B-13, B-14, B-17, B-31, B-33
+Source: smtp-delivery Q-54, B-01, B-02, B-10, B-13, B-14, B-17, B-30, B-31, B-33
 """
 
 import logging
-import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, exists, literal_column, not_, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
-from mailq.dsn.compose import Letterhead, Original, Report, ReportedRecipient, compose_failure_report
-from mailq.envelope import Encoding, Notify, Ret
+from mailq.dsn.values import Original, ReportedRecipient
+from mailq.envelope import Notify, Ret
 from mailq.errors import InfrastructureError, SchemaError
 from mailq.queue.engine import Database
 from mailq.queue.enqueue import insert_messages, parse_notify
-from mailq.queue.messages import NewMessage, NewRecipient
+from mailq.queue.reports import Concerned, ReportRules, delay_reports, failure_reports
 from mailq.queue.sqltypes import DatabaseNow, seconds_from_now
 from mailq.queue.states import State
-from mailq.queue.tables import attempt, content, in_state, message, recipient
+from mailq.queue.tables import attempt, content, delay, in_state, message, recipient
 
 log = logging.getLogger(__name__)
 
 _WANTED: ColumnElement[bool] = recipient.c.notice == literal_column("'wanted'")
 _other = recipient.alias("other")
-_unsettled = exists().where(
-    _other.c.message_id == recipient.c.message_id,
-    or_(
-        _other.c.state == literal_column("'leased'"),
-        and_(_other.c.state == literal_column("'queued'"), _other.c.attempts == 0),
-    ),
+_being_tried = or_(
+    _other.c.state == literal_column("'leased'"),
+    and_(_other.c.state == literal_column("'queued'"), _other.c.attempts == 0),
 )
 _due = (
     select(recipient.c.message_id)
-    .where(_WANTED, or_(not_(_unsettled), recipient.c.finished_at <= seconds_from_now("seconds")))
+    .where(
+        _WANTED,
+        or_(
+            not_(exists().where(_other.c.message_id == recipient.c.message_id, _being_tried)),
+            recipient.c.finished_at <= seconds_from_now("seconds"),
+        ),
+    )
     .distinct()
     .order_by(recipient.c.message_id)
     .limit(bindparam("limit"))
@@ -70,25 +72,39 @@ _mark = (
     .where(recipient.c.id.in_(bindparam("ids", expanding=True)), _WANTED, in_state(State.BOUNCED, State.EXPIRED))
     .values(notice=bindparam("mark"))
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportRules:
-    """How reports are made.
-
-    Attributes:
-        hostname: Own name.
-        size_limit_bytes: Larger originals are returned as header only; 0 is no limit.
-        nexthop_for: Says where mail for an address goes.
-    """
-
-    hostname: str
-    size_limit_bytes: int
-    nexthop_for: Callable[[str], str]
+_late = (
+    select(delay.c.message_id)
+    .where(
+        delay.c.settled_at.is_(None),
+        or_(
+            not_(exists().where(_other.c.message_id == delay.c.message_id, _being_tried)),
+            delay.c.noticed_at <= seconds_from_now("seconds"),
+        ),
+    )
+    .order_by(delay.c.message_id)
+    .limit(bindparam("limit"))
+)
+_lock_delay = (
+    select(delay.c.message_id, DatabaseNow().label("now"))
+    .where(delay.c.message_id == bindparam("queue_id"), delay.c.settled_at.is_(None))
+    .with_for_update(skip_locked=True)
+)
+_deferred = (
+    select(recipient)
+    .where(
+        recipient.c.message_id == bindparam("queue_id"),
+        in_state(State.QUEUED, State.LEASED),
+        recipient.c.last_attempt_at.is_not(None),
+    )
+    .order_by(recipient.c.id)
+)
+_settle_delay = (
+    update(delay).where(delay.c.message_id == bindparam("queue_id_settled")).values(settled_at=DatabaseNow())
+)
 
 
 def due_reports(database: Database, *, limit: int, wait: timedelta) -> list[str]:
-    """Return the queue ids of at most *limit* messages whose sender is to be told now.
+    """Return the queue ids of at most *limit* messages whose sender is to be told of a failure now.
 
     Args:
         database: The queue.
@@ -100,72 +116,90 @@ def due_reports(database: Database, *, limit: int, wait: timedelta) -> list[str]
 
 
 def send_reports(database: Database, rules: ReportRules, *, limit: int, wait: timedelta) -> list[str]:
-    """Queue the reports of :func:`due_reports`; return their queue ids.
+    """Queue the failure and delay reports that are due, about at most *limit* messages; return their queue ids.
 
     A message whose report cannot be made is logged and tried again the next
     time; it does not keep others from being reported.
     """
+    failed = due_reports(database, limit=limit, wait=wait)
+    queued = _report_each(database, failed, lambda connection, queue_id: _report_failure(connection, rules, queue_id))
+    late = _late_messages(database, limit=limit - len(failed), wait=wait)
+    return queued + _report_each(
+        database, late, lambda connection, queue_id: _report_delay(connection, rules, queue_id)
+    )
+
+
+def _late_messages(database: Database, *, limit: int, wait: timedelta) -> list[str]:
+    with database.read() as connection:
+        return list(connection.execute(_late, {"limit": limit, "seconds": -wait.total_seconds()}).scalars())
+
+
+def _report_each(
+    database: Database, queue_ids: Collection[str], report: Callable[[Connection, str], list[str]]
+) -> list[str]:
     queued: list[str] = []
-    for queue_id in due_reports(database, limit=limit, wait=wait):
+    for queue_id in queue_ids:
         try:
             with database.write() as connection:
-                queued += _report(connection, rules, queue_id)
+                queued += report(connection, queue_id)
         except (InfrastructureError, SchemaError):
             raise
         except Exception:
-            log.exception("%s: the failure report could not be made; it is tried again", queue_id)
+            log.exception("%s: the report could not be made; it is tried again", queue_id)
     return queued
 
 
-def _report(connection: Connection, rules: ReportRules, queue_id: str) -> list[str]:
+def _report_failure(connection: Connection, rules: ReportRules, queue_id: str) -> list[str]:
     """Report one message; nothing happens where another dispatcher is at it."""
     wanting = connection.execute(_wanting, {"queue_id": queue_id}).all()
     if not wanting:
         return []
     original = connection.execute(_original, {"queue_id": queue_id}).one()
-    told = [row for row in wanting if original.sender and _wants_failures(row.notify)]
-    ids = [row.id for row in told]
-    untold = [row.id for row in wanting if row.id not in set(ids)]
-    if untold:
-        connection.execute(_mark, {"ids": untold, "mark": ""})
-    if not told:
+    concerned = _concerned(connection, queue_id, wanting)
+    reports = failure_reports(_as_original(original), concerned, rules, now=wanting[0].now)
+    told = {row.id for row in wanting if reports and _may_be_told(original, row)}
+    for mark, ids in (("sent", told), ("", {row.id for row in wanting} - told)):
+        if ids:
+            connection.execute(_mark, {"ids": sorted(ids), "mark": mark})
+    return insert_messages(connection, reports)
+
+
+def _report_delay(connection: Connection, rules: ReportRules, queue_id: str) -> list[str]:
+    """Tell of one late message; nothing happens where another dispatcher is at it.
+
+    What was settled while the report waited is not told of; when that is everything, there is no report.
+    """
+    noticed = connection.execute(_lock_delay, {"queue_id": queue_id}).one_or_none()
+    if noticed is None:
         return []
+    original = connection.execute(_original, {"queue_id": queue_id}).one()
+    concerned = _concerned(connection, queue_id, connection.execute(_deferred, {"queue_id": queue_id}).all())
+    reports = delay_reports(_as_original(original), concerned, rules, now=noticed.now, expires_at=original.expires_at)
+    connection.execute(_settle_delay, {"queue_id_settled": queue_id})
+    return insert_messages(connection, reports)
+
+
+def _may_be_told(original: Row[Any], row: Row[Any]) -> bool:
+    wishes = parse_notify(row.notify)
+    return not original.sender or not wishes or Notify.FAILURE in wishes
+
+
+def _concerned(connection: Connection, queue_id: str, rows: Sequence[Row[Any]]) -> list[Concerned]:
+    ids = [row.id for row in rows]
     history = connection.execute(_attempts, {"queue_id": queue_id, "ids": ids}).all()
-    report = _compose(original, told, {row.recipient_id: row for row in history}, rules, told[0].now)
-    queued = insert_messages(connection, [_message(original, report, rules)])
-    connection.execute(_mark, {"ids": ids, "mark": "sent"})
-    return queued
+    last_attempts = {row.recipient_id: row for row in history}
+    return [Concerned(_reported(row, last_attempts.get(row.id)), parse_notify(row.notify)) for row in rows]
 
 
-def _wants_failures(notify: str) -> bool:
-    wishes = parse_notify(notify)
-    return not wishes or Notify.FAILURE in wishes
-
-
-def _compose(
-    original: Row[Any],
-    told: Sequence[Row[Any]],
-    last_attempts: dict[int, Row[Any]],
-    rules: ReportRules,
-    now: datetime,
-) -> Report:
-    return compose_failure_report(
-        Original(
-            queue_id=original.id,
-            sender=original.sender,
-            envid=original.envid,
-            ret=None if original.ret is None else Ret(original.ret),
-            arrived_at=original.arrived_at,
-            content=original.data,
-            smtputf8=original.smtputf8,
-        ),
-        [_reported(row, last_attempts.get(row.id)) for row in told],
-        Letterhead(
-            hostname=rules.hostname,
-            message_id=f"{original.id}.{secrets.token_hex(5)}@{rules.hostname}",
-            written_at=now,
-            size_limit_bytes=rules.size_limit_bytes,
-        ),
+def _as_original(row: Row[Any]) -> Original:
+    return Original(
+        queue_id=row.id,
+        sender=row.sender,
+        envid=row.envid,
+        ret=None if row.ret is None else Ret(row.ret),
+        arrived_at=row.arrived_at,
+        content=row.data,
+        smtputf8=row.smtputf8,
     )
 
 
@@ -177,18 +211,4 @@ def _reported(row: Row[Any], last_attempt: Row[Any] | None) -> ReportedRecipient
         reason=row.last_reason,
         remote_host="" if last_attempt is None else last_attempt.relay_host,
         remote_reply="" if last_attempt is None else last_attempt.reply_text,
-    )
-
-
-def _message(original: Row[Any], report: Report, rules: ReportRules) -> NewMessage:
-    sender: str = original.sender
-    return NewMessage(
-        sender="",
-        recipients=(NewRecipient(address=sender, nexthop=rules.nexthop_for(sender)),),
-        content=report.content,
-        encoding=Encoding.EIGHT_BIT if report.eight_bit else Encoding.SEVEN_BIT,
-        smtputf8=report.smtputf8,
-        utf8_header=report.utf8_header,
-        notice_of=original.id,
-        notice_kind="failure",
     )

@@ -17,7 +17,7 @@ from mailq.queue.engine import Database
 from mailq.queue.queue_ids import queue_id
 from mailq.queue.sqltypes import DatabaseNow, seconds_from_now
 from mailq.queue.states import FINAL, Event, ShownState, sources, target
-from mailq.queue.tables import attempt, content, destination, in_state, message, recipient, stored
+from mailq.queue.tables import attempt, content, delay, destination, in_state, message, recipient, stored
 from mailq.queue.views import is_shown_as_any
 
 _BATCH = 500
@@ -128,6 +128,7 @@ _DELETES = [
         (attempt, attempt.c.message_id),
         (recipient, recipient.c.message_id),
         (content, content.c.message_id),
+        (delay, delay.c.message_id),
         (message, message.c.id),
     )
 ]

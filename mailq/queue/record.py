@@ -3,12 +3,13 @@
 One transaction: the recipients are locked and must all still belong to the
 lease; then their new states, the history and, for what is to be tried again,
 the time of the next ring. A report is marked as wanted in the same
-transaction that gives a recipient up, so neither happens without the other.
+transaction that gives a recipient up, and a warning in the one that defers a
+recipient of a message that is late; so neither happens without the other.
 
 Invariant: when any recipient is no longer ours, nothing is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,8 @@ from mailq.queue.engine import Database
 from mailq.queue.messages import RecipientResult
 from mailq.queue.sqltypes import DatabaseNow, UtcDateTime
 from mailq.queue.states import Event, sources, target
-from mailq.queue.tables import attempt, in_state, lease, recipient, stored
+from mailq.queue.tables import attempt, delay, in_state, lease, recipient, stored
+from mailq.queue.upsert import DIALECTS, insert_into
 from mailq.status import Delivered, Endpoint, Failure, Stage
 
 _ours = (
@@ -38,6 +40,12 @@ _ours = (
     .with_for_update(of=recipient)
 )
 _insert_attempt = insert(attempt)
+_note_delay = {
+    dialect: insert_into(delay, dialect)
+    .values(noticed_at=DatabaseNow())
+    .on_conflict_do_nothing(index_elements=[delay.c.message_id])
+    for dialect in DIALECTS
+}
 _recorded_before = (
     select(attempt.c.recipient_id, attempt.c.outcome, attempt.c.started_at, attempt.c.finished_at)
     .join_from(
@@ -100,6 +108,7 @@ def record(database: Database, lease_id: int, results: Sequence[RecipientResult]
             )
         _write_states(connection, lease_id, results, rows[0].now)
         connection.execute(_insert_attempt, [_attempt_row(ours[one.recipient_id], one) for one in results])
+        _note_delays(connection, {ours[one.recipient_id].message_id for one in results if _is_late(one)})
         due = [_due(one, rows[0].now) for one in results]
         ring_no_later(connection, earliest_of((rows[0].nexthop, instant) for instant in due if instant is not None))
 
@@ -153,6 +162,17 @@ def _due(result: RecipientResult, now: datetime) -> datetime | None:
     if not isinstance(result.disposition, RetryAt):
         return None
     return now + max(result.disposition.due_at - result.finished_at, timedelta(0))
+
+
+def _is_late(result: RecipientResult) -> bool:
+    return isinstance(result.disposition, RetryAt) and result.disposition.late
+
+
+def _note_delays(connection: Connection, queue_ids: Collection[str]) -> None:
+    """Have the senders told, where they are not yet; in one order, so that two transactions cannot block each other."""
+    if queue_ids:
+        rows = [{"message_id": queue_id} for queue_id in sorted(queue_ids)]
+        connection.execute(_note_delay[connection.dialect.name], rows)
 
 
 def _attempt_row(ours: Row[Any], result: RecipientResult) -> dict[str, Any]:

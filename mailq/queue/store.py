@@ -20,8 +20,8 @@ from mailq.queue import dispatch, enqueue, leases, notices, people, record, sche
 from mailq.queue.bodies import StoredBodies
 from mailq.queue.engine import Database, build_engine, is_missing_table
 from mailq.queue.messages import Lease, NewMessage, RecipientResult
-from mailq.queue.notices import ReportRules
 from mailq.queue.people import Selector
+from mailq.queue.reports import ReportRules
 from mailq.queue.states import ShownState
 from mailq.queue.views import MessageView, RecipientView
 
@@ -164,7 +164,7 @@ class Store:
         return notices.due_reports(self._database, limit=limit, wait=wait)
 
     def send_reports(self, rules: ReportRules, *, limit: int, wait: timedelta) -> list[str]:
-        """Queue a failure report for each of :meth:`due_reports`; return their queue ids."""
+        """Queue the failure and delay reports that are due, about at most *limit* messages; return their queue ids."""
         return notices.send_reports(self._database, rules, limit=limit, wait=wait)
 
     # People

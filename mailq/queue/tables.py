@@ -1,7 +1,8 @@
 """The tables.
 
 ``message`` and ``content`` never change. ``recipient`` is the state of the
-queue: one row a recipient, see :mod:`mailq.queue.states`. ``attempt`` is
+queue: one row a recipient, see :mod:`mailq.queue.states`. ``delay`` has a row
+for each message whose sender is to be told, or was, that it is late. ``attempt`` is
 history and only grows. ``lease`` says who works on what until when; its id is
 the fencing token. ``destination`` tells the dispatcher when a nexthop has
 something due, and is never touched by an application's transaction: a long
@@ -137,6 +138,15 @@ _partial(
 _partial("ix_mailq_recipient_fresh", recipient.c.id, where="fresh AND state = 'queued'")
 _partial("ix_mailq_recipient_lease", recipient.c.lease_id, where="lease_id IS NOT NULL")
 _partial("ix_mailq_recipient_notice", recipient.c.message_id, where="notice = 'wanted'")
+
+delay = Table(
+    "mailq_delay",
+    metadata,
+    Column("message_id", Text, ForeignKey("mailq_message.id"), primary_key=True),
+    Column("noticed_at", UtcDateTime, nullable=False),
+    Column("settled_at", UtcDateTime),
+)
+_partial("ix_mailq_delay_unsettled", delay.c.message_id, where="settled_at IS NULL")
 
 attempt = Table(
     "mailq_attempt",

@@ -15,7 +15,17 @@ from mailq.envelope import CacheRule, DeliveryRequest
 from mailq.errors import ConfigError, InfrastructureError, LeaseLostError
 from mailq.queue.messages import Lease
 from mailq.settings import Settings
-from mailq.status import Deferred, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Severity, Stage
+from mailq.status import (
+    Deferred,
+    DeliveryReport,
+    EnhancedStatus,
+    Failure,
+    Outcome,
+    RecipientId,
+    Scope,
+    Severity,
+    Stage,
+)
 from mailq.worker.heartbeat import Watch
 from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
@@ -75,10 +85,13 @@ def _deliver(request: DeliveryRequest, runtime: Runtime, recorder: Recorder) -> 
         recorder.record(request, fresh, started_at=started_at)
         recorded.update(fresh)
 
-    record(_outcomes(request, runtime, record))
+    report = _attempt(request, runtime, record)
+    record(report.outcomes)
+    if report.troubles:
+        runtime.on_trouble(request, report.troubles)
 
 
-def _outcomes(request: DeliveryRequest, runtime: Runtime, on_settled: OnSettled) -> Mapping[RecipientId, Outcome]:
+def _attempt(request: DeliveryRequest, runtime: Runtime, on_settled: OnSettled) -> DeliveryReport:
     """Run the routine; whatever it raises about this message alone becomes a reason to try again."""
     try:
         return runtime.routine(
@@ -87,7 +100,7 @@ def _outcomes(request: DeliveryRequest, runtime: Runtime, on_settled: OnSettled)
             settings=runtime.settings,
             sessions=runtime.sessions,
             on_settled=on_settled,
-        ).outcomes
+        )
     except (LeaseLostError, InfrastructureError):
         raise
     except ConfigError as error:
@@ -96,7 +109,7 @@ def _outcomes(request: DeliveryRequest, runtime: Runtime, on_settled: OnSettled)
     except Exception:
         log.exception("%s made delivery to %s stumble; it is deferred", request.queue_id, request.nexthop)
         failure = _trouble(INTERNAL_ERROR, "mail system internal error; the log of the worker says more")
-    return {recipient.id: Deferred(failure) for recipient in request.recipients}
+    return DeliveryReport(outcomes={recipient.id: Deferred(failure) for recipient in request.recipients})
 
 
 def _trouble(status: EnhancedStatus, reason: str) -> Failure:

@@ -26,7 +26,7 @@ NEW_RECIPIENTS: Final = 5000
 RINGS: Final = 500
 """Most nexthops rung a round."""
 REPORTS: Final = 100
-"""Most failure reports composed a round."""
+"""Most messages reported on a round."""
 RING_PATIENCE: Final = timedelta(seconds=5)
 """Longest time a round may be held up by the broker."""
 GRACE_SECONDS: Final = 5.0
@@ -41,7 +41,7 @@ class Round:
         freed: Recipients taken from leases that ran out.
         noticed: Fresh recipients.
         rung: Nexthops that a ring is on its way to.
-        reports: Failure reports queued.
+        reports: Failure and delay reports queued, and copies for the postmaster.
         busy: A bound was reached, so the next round should not wait.
     """
 
@@ -60,7 +60,7 @@ class Dispatcher:
         slots: Asked whether a nexthop has room.
         ringer: Publishes the rings.
         settings: Of these, ``ring_timeout`` and ``destination_concurrency_limit``.
-        send_reports: Queues at most so many failure reports, and returns how many.
+        send_reports: Queues the reports about at most so many messages, and returns how many.
         monotonic: Seconds that never go backwards.
     """
 

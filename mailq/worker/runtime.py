@@ -26,6 +26,7 @@ from mailq.ring import Ringer
 from mailq.settings import Settings
 from mailq.status import DeliveryReport
 from mailq.worker.heartbeat import Heartbeat
+from mailq.worker.trouble import OnTrouble, tell_nobody
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Runtime:
         ringer: Publishes rings.
         heartbeat: Renews what tasks hold.
         routine: The delivery routine.
+        on_trouble: Gets what the routine reports of troubled sessions.
         monotonic: Seconds that never go backwards.
         stopping: Set once: take nothing new, finish, hand back.
     """
@@ -72,6 +74,7 @@ class Runtime:
     ringer: Ringer
     heartbeat: Heartbeat
     routine: Routine = deliver
+    on_trouble: OnTrouble = tell_nobody
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     _tasks: int = 0

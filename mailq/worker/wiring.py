@@ -10,6 +10,7 @@ import random
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -21,7 +22,8 @@ from mailq.errors import DatabaseUnavailableError
 from mailq.limits.local import LocalSlots
 from mailq.limits.redis import RedisSlots
 from mailq.limits.slots import Slots
-from mailq.queue.notices import ReportRules
+from mailq.queue.postmaster import Postmaster
+from mailq.queue.reports import ReportRules
 from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.routing.interfaces import system_addresses
@@ -33,6 +35,7 @@ from mailq.worker.dispatch import Dispatcher
 from mailq.worker.heartbeat import Heartbeat
 from mailq.worker.plugins import load_hooks
 from mailq.worker.runtime import Runtime
+from mailq.worker.trouble import TroubleNotices
 
 log = logging.getLogger(__name__)
 # Beyond the threads, the heartbeat and the dispatcher count sessions.
@@ -71,6 +74,12 @@ def make_slots(settings: Settings) -> Slots:
     return LocalSlots()
 
 
+def _router(settings: Settings) -> Callable[[str], str]:
+    """Return what says where mail for an address goes."""
+    routes = Routes.from_settings(settings)
+    return lambda address: nexthop_for(address, settings=settings, routes=routes)
+
+
 def build_runtime(settings: Settings) -> Runtime:
     """Return the runtime of this process; the caller closes it.
 
@@ -100,6 +109,13 @@ def build_runtime(settings: Settings) -> Runtime:
         stall_time=settings.stall_time,
         on_tick=sessions.close_idle,
     )
+    trouble = TroubleNotices(
+        store,
+        clock=clock,
+        hostname=settings.myhostname,
+        postmaster=Postmaster.of(settings),
+        nexthop_for=_router(settings),
+    )
     return Runtime(
         settings=settings,
         owner=new_owner(),
@@ -109,19 +125,14 @@ def build_runtime(settings: Settings) -> Runtime:
         sessions=sessions,
         ringer=Ringer(settings),
         heartbeat=heartbeat,
+        on_trouble=trouble.tell,
     )
 
 
 def build_dispatcher(runtime: Runtime) -> Dispatcher:
     """Return a dispatcher on *runtime*'s store, slots and ringer."""
     settings = runtime.settings
-    routes = Routes.from_settings(settings)
-
-    rules = ReportRules(
-        hostname=settings.myhostname,
-        size_limit_bytes=settings.bounce_size_limit_bytes,
-        nexthop_for=lambda address: nexthop_for(address, settings=settings, routes=routes),
-    )
+    rules = ReportRules.of(settings, nexthop_for=_router(settings))
 
     def send_reports(limit: int) -> int:
         return len(runtime.store.send_reports(rules, limit=limit, wait=settings.report_wait))

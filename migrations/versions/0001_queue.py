@@ -19,6 +19,7 @@ def upgrade() -> None:
     """Create everything."""
     _create_message()
     _create_recipient()
+    _create_delay()
     _create_attempt()
     _create_lease()
     _create_dispatch()
@@ -26,7 +27,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop everything."""
-    for table in ("leader", "destination", "lease", "attempt", "recipient", "content", "message"):
+    for table in ("leader", "destination", "lease", "attempt", "delay", "recipient", "content", "message"):
         op.drop_table(f"mailq_{table}")
 
 
@@ -109,6 +110,18 @@ def _create_recipient() -> None:
     _partial_index("ix_mailq_recipient_fresh", table, ["id"], "fresh AND state = 'queued'")
     _partial_index("ix_mailq_recipient_lease", table, ["lease_id"], "lease_id IS NOT NULL")
     _partial_index("ix_mailq_recipient_notice", table, ["message_id"], "notice = 'wanted'")
+
+
+def _create_delay() -> None:
+    op.create_table(
+        "mailq_delay",
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("noticed_at", _instant, nullable=False),
+        sa.Column("settled_at", _instant),
+        sa.ForeignKeyConstraint(["message_id"], ["mailq_message.id"], name="fk_mailq_delay_message_id"),
+        sa.PrimaryKeyConstraint("message_id", name="pk_mailq_delay"),
+    )
+    _partial_index("ix_mailq_delay_unsettled", "mailq_delay", ["message_id"], "settled_at IS NULL")
 
 
 def _create_attempt() -> None:

@@ -13,13 +13,14 @@ import pytest
 from mailq.envelope import Notify, Ret
 from mailq.errors import ConfigError
 from mailq.queue.messages import NewRecipient
-from mailq.queue.notices import ReportRules
 from mailq.queue.people import Selector
+from mailq.queue.reports import ReportRules
 from mailq.queue.store import Store
+from mailq.settings import Settings
 from tests.fakes.queue_values import a_message, bounced, deferred, expired, finish, recipients_of, sent, take
 
 HOUR = timedelta(hours=1)
-RULES = ReportRules(hostname="mail.home.test", size_limit_bytes=50_000, nexthop_for=lambda address: f"to-{address}")
+RULES = ReportRules.of(Settings(myhostname="mail.home.test"), nexthop_for=lambda address: f"to-{address}")
 FROM_NULL = Selector(sender="")
 
 
@@ -202,7 +203,7 @@ def test_a_report_that_cannot_be_made_keeps_no_other_back_and_is_tried_again(
             raise ConfigError("no route")
         return "home.test"
 
-    rules = ReportRules(hostname="mail.home.test", size_limit_bytes=0, nexthop_for=nexthop_for)
+    rules = ReportRules.of(Settings(myhostname="mail.home.test"), nexthop_for=nexthop_for)
     bad, _ = store.insert([a_message("a@far.test", sender="bad@home.test"), a_message("b@far.test")])
     fail_all(store)
     with caplog.at_level(logging.ERROR, logger="mailq.queue.notices"):

@@ -13,7 +13,7 @@ from mailq.queue.messages import NewMessage, NewRecipient
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.settings import Settings
-from mailq.status import Delivered, DeliveryReport, Endpoint, Outcome, RecipientId, Reply
+from mailq.status import Delivered, DeliveryReport, Endpoint, Outcome, RecipientId, Reply, Trouble
 from mailq.worker.heartbeat import Heartbeat
 from mailq.worker.runtime import Runtime
 from mailq.worker.wiring import SystemClock
@@ -50,6 +50,8 @@ class Bench:
         self.bell = Bell()
         self.slots = LocalSlots()
         self.requests: list[DeliveryRequest] = []
+        self.troubles: tuple[Trouble, ...] = ()
+        self.told: list[tuple[str, Sequence[Trouble]]] = []
         self.answer: Callable[[DeliveryRequest, Callable[..., None]], Mapping[RecipientId, Outcome]] = taken_by_all
         defaults: dict[str, Any] = {"myhostname": "client.test", "linger_time": timedelta(0)}
         self.settings = Settings(**(defaults | settings))
@@ -72,6 +74,7 @@ class Bench:
             ringer=bell,
             heartbeat=heartbeat,
             routine=self._routine,
+            on_trouble=lambda request, troubles: self.told.append((request.queue_id, troubles)),
         )
 
     def queue(self, *recipients_of_each: Sequence[str]) -> list[str]:
@@ -99,7 +102,7 @@ class Bench:
 
     def _routine(self, request: DeliveryRequest, *, on_settled: Callable[..., None], **_world: Any) -> DeliveryReport:
         self.requests.append(request)
-        return DeliveryReport(outcomes=self.answer(request, on_settled))
+        return DeliveryReport(outcomes=self.answer(request, on_settled), troubles=self.troubles)
 
 
 def taken_by_all(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:

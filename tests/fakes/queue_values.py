@@ -66,9 +66,9 @@ def sent(recipient_id: RecipientId) -> RecipientResult:
     return _result(recipient_id, Delivered(SERVER, Reply(250, ("250 2.0.0 queued as 42",))), Done())
 
 
-def deferred(recipient_id: RecipientId, *, wait: timedelta = timedelta(0)) -> RecipientResult:
+def deferred(recipient_id: RecipientId, *, wait: timedelta = timedelta(0), late: bool = False) -> RecipientResult:
     """Return a recipient to be tried again after *wait*."""
-    return _result(recipient_id, Deferred(transient(), (transient(),)), RetryAt(FINISHED + wait))
+    return _result(recipient_id, Deferred(transient(), (transient(),)), RetryAt(FINISHED + wait, late))
 
 
 def bounced(recipient_id: RecipientId) -> RecipientResult:

@@ -98,6 +98,7 @@ class World:
             on_settled=self.settled.append,
         )
         self.destination_failure = report.destination_failure
+        self.troubles = report.troubles
         return {recipient.address: report.outcomes[recipient.id] for recipient in who}
 
     def said(self, name: str, session: int = 0) -> list[str]:

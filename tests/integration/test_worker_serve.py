@@ -11,7 +11,7 @@ from mailq.errors import BrokerUnavailableError, DatabaseUnavailableError, Desti
 from mailq.queue.people import Selector
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
-from mailq.status import Bounced, Deferred, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Stage
+from mailq.status import Bounced, Deferred, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Stage, Trouble
 from mailq.worker import record
 from mailq.worker.serve import serve_nexthop
 from tests.fakes.bench import NEXTHOP, TAKEN, Bench, taken_by_all
@@ -319,3 +319,19 @@ def test_mail_past_its_lifetime_is_logged_as_expired(opened: Store, caplog: pyte
         serve(bench)
     assert ["expired"] == [entry.__dict__["event"] for entry in caplog.records if entry.name == "mailq.outcome"]
     assert {ShownState.EXPIRED: 1} == bench.counts()
+
+
+def test_trouble_is_told_of_after_the_outcomes_are_recorded(bench: Bench) -> None:
+    """Source: smtp-delivery C-70."""
+    (queue_id,) = bench.queue(["a@dest.test"])
+    bench.troubles = (Trouble(TAKEN.endpoint, frozenset({"protocol"}), ("In:  what?",)),)
+    seen = []
+    bench.runtime.on_trouble = lambda request, troubles: seen.append((request.queue_id, troubles, bench.counts()))
+    serve(bench)
+    assert [(queue_id, bench.troubles, {ShownState.SENT: 1})] == seen
+
+
+def test_without_trouble_nobody_is_told(bench: Bench) -> None:
+    bench.queue(["a@dest.test"])
+    serve(bench)
+    assert [] == bench.told

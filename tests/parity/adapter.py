@@ -50,6 +50,8 @@ RECORDED_DEFAULTS = {
     "database_url": "sqlite://",
 }
 
+# A setting's name cannot start with a digit.
+RENAMED = {"2bounce_notice_recipient": "double_bounce_notice_recipient"}
 
 # A report is queued within one round of the dispatcher after the last attempt.
 REPORT_SECONDS = 2.5
@@ -79,7 +81,8 @@ def content_of(path: str) -> bytes:
 
 def settings_for(job: Mapping[str, Any]) -> Settings:
     given = {} if job["mode"] == "queue" else {"minimal_backoff_time": "1h"}
-    for name, value in job["config"].items():
+    for given_name, value in job["config"].items():
+        name = RENAMED.get(given_name, given_name)
         bare = name.removeprefix("smtp_").removeprefix("lmtp_")
         known = next((n for n in (name, bare, f"{name}_bytes", f"{bare}_bytes") if n in FIELDS), None)
         if known is None:

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailq.dsn.compose import (
-    Letterhead,
-    Original,
-    Report,
-    ReportedRecipient,
+    compose_delay_copy,
     compose_delay_report,
+    compose_failure_copy,
     compose_failure_report,
 )
+from mailq.dsn.values import Letterhead, Original, Report, ReportedRecipient
 from mailq.envelope import Ret
 
 CONTENT = b"From: ann@home.test\r\nMessage-ID: <m1@home.test>\r\nSubject: hello\r\n\r\nGood morning.\r\n"
@@ -263,3 +262,55 @@ def test_no_words_of_a_server_can_break_a_report(text: str) -> None:
     assert 2 == len(status.get_payload())
     assert b"\n" not in report.content.replace(b"\r\n", b"")
     assert b"\r" not in report.content.replace(b"\r\n", b"")
+
+
+UNTIL = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
+COPIES = {
+    "failure": lambda original: compose_failure_copy(
+        original, [REFUSED], LETTERHEAD, to="postmaster@home.test", headers_only=True
+    ),
+    "double bounce": lambda original: compose_failure_copy(
+        original, [REFUSED], LETTERHEAD, to="postmaster@home.test", headers_only=False
+    ),
+    "delay": lambda original: compose_delay_copy(
+        original, [SILENT], LETTERHEAD, to="postmaster@home.test", retry_until=UNTIL
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "action", "returned"),
+    [
+        ("failure", "Postmaster Copy: Undelivered Mail", "failed", "text/rfc822-headers"),
+        ("double bounce", "Postmaster Copy: Undelivered Mail", "failed", "message/rfc822"),
+        ("delay", "Postmaster Warning: Delayed Mail", "delayed", "text/rfc822-headers"),
+    ],
+)
+def test_a_copy_for_the_postmaster_comes_to_the_point(kind: str, subject: str, action: str, returned: str) -> None:
+    """Source: smtp-delivery B-04 to B-06, B-20 to B-22."""
+    copy = COPIES[kind](ORIGINAL)
+    message = parsed(copy)
+    assert ("postmaster@home.test", subject, "auto-generated") == (
+        message["To"],
+        message["Subject"],
+        message["Auto-Submitted"],
+    )
+    text, _, content = parts(copy)
+    assert text.get_content().startswith("<")
+    assert returned == content.get_content_type()
+    about, recipient = groups(copy)
+    assert ("rfc822; ann@home.test", action) == (about["X-Mailq-Sender"], recipient["Action"])
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_names_the_null_sender(kind: str) -> None:
+    """Source: smtp-delivery B-25."""
+    copy = COPIES[kind](replace(ORIGINAL, sender=""))
+    assert "rfc822; MAILER-DAEMON" == groups(copy)[0]["X-Mailq-Sender"]
+    assert b"Return-Path: <>\r\n" in copy.content
+
+
+def test_a_large_double_bounce_is_returned_as_its_header() -> None:
+    """Source: smtp-delivery B-16."""
+    copy = COPIES["double bounce"](replace(ORIGINAL, content=CONTENT + b"x" * 50_000))
+    assert "text/rfc822-headers" == parts(copy)[2].get_content_type()

@@ -90,3 +90,39 @@ def test_reports_live_for_the_shorter_of_two_lifetimes(sender: str, bounce_days:
     settings = Settings(bounce_queue_lifetime=bounce_days * DAY, maximal_queue_lifetime=5 * DAY)
     schedule = RetrySchedule.of(settings, sender=sender)
     assert RetrySchedule(settings.minimal_backoff_time, settings.maximal_backoff_time, lifetime_days * DAY) == schedule
+
+
+WARNING = timedelta(hours=4)
+
+
+def late_after(age: timedelta, *, warning: timedelta = WARNING, lifetime: timedelta = 5 * DAY) -> Disposition:
+    schedule = RetrySchedule(SCHEDULE.minimal, SCHEDULE.maximal, lifetime, warning)
+    return dispose(DEFERRED, schedule, arrived_at=ARRIVED, expires_at=None, now=ARRIVED + age, jitter=0.0)
+
+
+@pytest.mark.parametrize(
+    ("age", "late"), [(timedelta(0), False), (WARNING - timedelta(seconds=1), False), (WARNING, True), (DAY, True)]
+)
+def test_what_is_deferred_beyond_the_warning_time_is_late(age: timedelta, late: bool) -> None:  # noqa: FBT001 - a table's column
+    """Source: smtp-delivery Q-54."""
+    assert RetryAt(ARRIVED + age + wait_after(age, SCHEDULE, jitter=0), late) == late_after(age)
+
+
+@pytest.mark.parametrize("age", [timedelta(0), 4 * DAY])
+def test_without_a_warning_time_nothing_is_late(age: timedelta) -> None:
+    assert RetryAt(ARRIVED + age + wait_after(age, SCHEDULE, jitter=0)) == late_after(age, warning=timedelta(0))
+
+
+def test_what_expires_is_not_late_any_more() -> None:
+    """Source: smtp-delivery Q-53, Q-54."""
+    assert GiveUp(expired=True) == late_after(WARNING, lifetime=WARNING)
+
+
+@pytest.mark.parametrize(
+    ("sender", "warned"),
+    [("a@here.test", True), ("", False), ("double-bounce@me.test", False), ("Double-Bounce@me.test", False)],
+)
+def test_nobody_is_told_that_a_report_is_late(sender: str, warned: bool) -> None:  # noqa: FBT001 - a table's column
+    """Source: smtp-delivery Q-54, B-11."""
+    settings = Settings(myhostname="me.test", delay_warning_time=WARNING)
+    assert warned == bool(RetrySchedule.of(settings, sender=sender).warning)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from sqlalchemy import not_, select
 
 from mailq.errors import LeaseLostError
 from mailq.queue.messages import Lease
-from mailq.queue.notices import ReportRules
 from mailq.queue.people import Selector
+from mailq.queue.reports import ReportRules
 from mailq.queue.sqltypes import DatabaseNow
 from mailq.queue.states import State
 from mailq.queue.store import Store
-from mailq.queue.tables import IS_FRESH, destination, in_state, recipient
+from mailq.queue.tables import IS_FRESH, destination, in_state, message, recipient
+from mailq.settings import Settings
 from mailq.status import RecipientId
 from tests.fakes.queue_values import (
     EXPIRED,
@@ -42,8 +44,14 @@ from tests.fakes.queue_values import (
 )
 
 HOUR = timedelta(hours=1)
-RULES = ReportRules(hostname="mail.home.test", size_limit_bytes=0, nexthop_for=lambda _: "home.test")
-OUTCOMES = {"sent": sent, "deferred": deferred, "bounced": bounced, "expired": expired}
+RULES = ReportRules.of(Settings(myhostname="mail.home.test"), nexthop_for=lambda _: "home.test")
+OUTCOMES = {
+    "sent": sent,
+    "deferred": deferred,
+    "late": partial(deferred, late=True),
+    "bounced": bounced,
+    "expired": expired,
+}
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -62,6 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.owner: dict[int, int] = {}
         self.attempts: dict[int, int] = {}
         self.owed: set[int] = set()
+        self.late: set[str] = set()
         self.dead: set[int] = set()
 
     def teardown(self) -> None:
@@ -114,10 +123,12 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.store.record(lease.id, results)
         for one, outcome in chosen:
-            self.state[one] = "queued" if outcome == "deferred" else outcome
+            self.state[one] = "queued" if outcome in {"deferred", "late"} else outcome
             del self.owner[one]
             if outcome in {"bounced", "expired"}:
                 self.owed.add(one)
+        late = {one for one, outcome in chosen if outcome == "late"}
+        self.late |= {each.queue_id for each in lease.requests if late & {one.id for one in each.recipients}}
 
     def record_late(self, lease: Lease, chosen: list[tuple[RecipientId, str]], results: list[Any]) -> None:
         """Write under a lost lease: refused, or what is there already is confirmed; the invariant sees any change."""
@@ -167,6 +178,11 @@ class QueueMachine(RuleBasedStateMachine):
     def report(self) -> None:
         self.store.send_reports(RULES, limit=100, wait=timedelta(0))
         self.owed.clear()
+        with self.store.engine.begin() as connection:
+            statement = select(message.c.notice_of).where(message.c.notice_kind == "delay")
+            warned = connection.execute(statement).scalars().all()
+        assert len(set(warned)) == len(warned)
+        assert set(warned) <= self.late
 
     @rule()
     def dispatch(self) -> None:
