@@ -46,8 +46,17 @@ class Outgoing:
     conversion: Survey | None
     planned_conversion: bool
 
-    def blocks(self, content: BinaryIO, *, hooks: Hooks, line_length_limit_bytes: int) -> Iterator[bytes]:
-        """Return the content as it follows DATA; the header is edited at once, the rest is read when it is needed.
+    @property
+    def fits_one_chunk(self) -> bool:
+        """Whether the content is small enough to be sent, and held in memory, at once."""
+        return self.request.size_bytes <= CHUNK_BYTES
+
+    def blocks(
+        self, content: BinaryIO, *, hooks: Hooks, line_length_limit_bytes: int, dot_stuffing: bool
+    ) -> Iterator[bytes]:
+        """Return the content as it follows DATA, or undotted as it follows BDAT.
+
+        The header is edited at once, the rest is read when it is needed.
 
         Raises:
             HookFailedError: A hook cannot be used.
@@ -57,7 +66,7 @@ class Outgoing:
             chunks = convert(chunks, self.conversion)
         if hooks.edits_header:
             chunks = _with_edited_header(chunks, hooks)
-        return encode_content(chunks, line_length_limit_bytes=line_length_limit_bytes)
+        return encode_content(chunks, line_length_limit_bytes=line_length_limit_bytes, dot_stuffing=dot_stuffing)
 
 
 def prepare(session: Session, request: DeliveryRequest, ports: Ports) -> Outgoing | Failure:

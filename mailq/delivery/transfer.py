@@ -32,8 +32,6 @@ from mailq.smtp import commands
 from mailq.smtp.dialogue import Send, Transaction
 from mailq.status import Delivered, Failure, RecipientId, Scope, Stage
 
-END_OF_CONTENT = b".\r\n"
-
 
 def transfer(
     session: Session,
@@ -58,7 +56,10 @@ def transfer(
     with ports.bodies.open(request.queue_id) as content:
         try:
             blocks = outgoing.blocks(
-                content, hooks=ports.hooks, line_length_limit_bytes=session.settings.line_length_limit_bytes
+                content,
+                hooks=ports.hooks,
+                line_length_limit_bytes=session.settings.line_length_limit_bytes,
+                dot_stuffing=not _in_chunk(session, outgoing),
             )
         except HookFailedError:
             return SessionReport(failure=hook_failed(session.endpoint), transacted=True)
@@ -108,7 +109,14 @@ def _transaction(session: Session, outgoing: Outgoing, recipients: Sequence[Reci
         recipients=[(r.id, commands.rcpt_to(r, extensions)) for r in recipients],
         pipelining=extensions.offers("PIPELINING"),
         lmtp=request.protocol is Protocol.LMTP,
+        chunking=_in_chunk(session, outgoing),
     )
+
+
+def _in_chunk(session: Session, outgoing: Outgoing) -> bool:
+    """Whether the content goes by BDAT: where that saves the wait for the go-ahead to DATA. Source: RFC 3030."""
+    offers = session.extensions.offers
+    return offers("CHUNKING") and not offers("PIPELINING") and outgoing.fits_one_chunk
 
 
 def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[bytes]) -> None:
@@ -126,7 +134,7 @@ def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[byte
             session.say(step.data, step.expects[0], timeouts[step.expects[0]])
             for stage in step.expects:
                 transaction.receive(session.hear(stage, timeouts[stage]))
-        elif _send_content(session, blocks):
+        elif _send_content(session, _chunk(blocks) if step.in_chunk else _with_dot(blocks)):
             transaction.content_written()
             for _ in range(step.expects):
                 transaction.receive(session.hear(Stage.END_OF_DATA, settings.data_done_timeout))
@@ -136,21 +144,35 @@ def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[byte
             return
 
 
-def _send_content(session: Session, blocks: Iterator[bytes]) -> bool:
-    """Send the content and the final dot; False when the server went away, or spoke, before the last of it."""
+def _chunk(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    content = b"".join(blocks)
+    yield commands.bdat_last(len(content)) + content
+
+
+def _with_dot(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the content, the final dot in one write with the last of it."""
+    waiting = b""
+    for block in blocks:
+        if waiting:
+            yield waiting
+        waiting = block
+    yield waiting + commands.END_OF_DATA
+
+
+def _send_content(session: Session, writes: Iterator[bytes]) -> bool:
+    """Send the content to its end; False when the server went away, or spoke, before the last write."""
     settings = session.settings
     pace = Pace(limit_seconds=settings.data_xfer_timeout.total_seconds(), bytes_per_second=settings.min_data_rate)
     session.stage = Stage.BODY
-    waiting = b""
     try:
-        for block in blocks:
-            if waiting:
-                session.say_content(waiting, pace)
-            waiting = block
+        waiting = next(writes)
+        for following in writes:
+            session.say_content(waiting, pace)
+            waiting = following
         if session.has_unheard():
-            # Behind the final dot it would be taken for the answer to it.
+            # Behind the end of the content it would be taken for the answer to it.
             return False
-        session.say_content(waiting + END_OF_CONTENT, pace)
+        session.say_content(waiting, pace)
     except ConnectionLostError:
         return False
     return True

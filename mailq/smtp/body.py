@@ -20,19 +20,22 @@ BLOCK_BYTES: Final = 65_536
 _CRLF: Final = b"\r\n"
 
 
-def encode_content(chunks: Iterable[bytes], *, line_length_limit_bytes: int) -> Iterator[bytes]:
+def encode_content(
+    chunks: Iterable[bytes], *, line_length_limit_bytes: int, dot_stuffing: bool = True
+) -> Iterator[bytes]:
     """Yield the content as it goes over the wire, in blocks of about 64 KiB.
 
     Args:
         chunks: The content, cut anywhere.
         line_length_limit_bytes: Longest line, line end and doubled dot not counted; 0 is no limit, 1 counts as 2.
+        dot_stuffing: Double dots at the start of a line, as DATA demands and BDAT forbids. Source: RFC 3030 §2.
     """
     # A broken line goes on with a space and needs room for one byte more.
     limit = max(2, line_length_limit_bytes) if line_length_limit_bytes else 0
     column = 0
     for data in with_crlf(chunks):
         folded = _folded(data, column, limit) if limit else data
-        yield _dot_stuffed(folded, at_line_start=column == 0)
+        yield _dot_stuffed(folded, at_line_start=column == 0) if dot_stuffing else folded
         column = _column_after(folded, column)
     if column:
         yield _CRLF

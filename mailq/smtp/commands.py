@@ -47,6 +47,11 @@ def lhlo(name: str) -> bytes:
     return _line(f"LHLO {name}")
 
 
+def bdat_last(size_bytes: int) -> bytes:
+    """``BDAT size LAST``, in front of all of the content. Source: RFC 3030 §2."""
+    return b"BDAT %d LAST\r\n" % size_bytes
+
+
 def mail_from(
     request: DeliveryRequest, extensions: Extensions, *, converted: bool = False, dummy_auth: bool = False
 ) -> bytes:

@@ -66,7 +66,7 @@ class FakeConnection:
         if self._gone:
             raise ConnectionLostError
         self._input += data
-        while b"\r\n" in self._input:
+        while b"\r\n" in self._input and not self._chunk_is_incomplete():
             line, self._input = self._input.split(b"\r\n", 1)
             if self._content is None:
                 self._command(line.decode())
@@ -74,6 +74,19 @@ class FakeConnection:
                 self._end_of_data()
             else:
                 self._content.append(line.removeprefix(b"."))
+
+    def _chunk_is_incomplete(self) -> bool:
+        if self._content is not None or not self._input.startswith(b"BDAT "):
+            return False
+        command, _, rest = self._input.partition(b"\r\n")
+        size = int(command.split()[1])
+        if len(rest) < size:
+            return True
+        self._seen.append(command.decode())
+        self._content = rest[:size].split(b"\r\n")[:-1]
+        self._input = rest[size:]
+        self._end_of_data()
+        return b"\r\n" not in self._input
 
     def receive(self, *, timeout_seconds: float) -> bytes:
         assert not self.closed

@@ -205,3 +205,38 @@ def test_a_store_that_fails_half_way_sends_no_final_dot():
         world.deliver()
     assert world.servers["mx1"].accepted == []
     assert [c.closed for c in world.network.connections] == [True]
+
+
+def test_a_server_that_takes_chunks_but_no_groups_gets_the_content_at_once():
+    """S-39, RFC 3030: BDAT saves the wait for the go-ahead; dots are not doubled."""
+    world = World({"mx1": FakeServer(features=("CHUNKING",), rcpts={"b@dest.test": "550 5.1.1 no"})})
+    world.bodies.content = b"From: a\r\n\r\n.one\r\n.\r\nno end"
+    outcomes = world.deliver("a@dest.test", "b@dest.test")
+    assert [brief(o) for o in outcomes.values()] == ["sent 2.0.0 mx1.dest.test", "bounced 5.1.1 mx1.dest.test"]
+    assert world.servers["mx1"].sessions[0][4:] == ["BDAT 28 LAST", "QUIT"]
+    assert world.servers["mx1"].accepted == [("a@dest.test", world.bodies.content + b"\r\n")]
+
+
+def test_chunks_are_not_used_where_they_save_nothing():
+    """S-39."""
+    world = World(
+        {"mx1": FakeServer(features=("CHUNKING", "PIPELINING")), "lm.test": FakeServer(features=("CHUNKING",))}
+    )
+    world.deliver()
+    assert "BDAT" not in world.said("mx1")
+    world.bodies.content = b"From: a\r\n\r\n" + b"x" * 70 + b"\r\n" * 40_000
+    world.deliver(nexthop="[lm.test]")
+    assert "DATA" in world.said("lm.test")
+
+
+def test_nobody_accepted_means_no_chunk():
+    """S-39 X-51."""
+    world = World({"mx1": FakeServer(features=("CHUNKING",), rcpt="550 5.1.1 no")})
+    assert brief(world.deliver()["u@dest.test"]) == "bounced 5.1.1 mx1.dest.test"
+    assert world.said("mx1") == ["EHLO", "MAIL", "RCPT", "RSET", "QUIT"]
+
+
+def test_a_refused_chunk_is_a_refused_message():
+    """S-39 X-38."""
+    world = World({"mx1": FakeServer(features=("CHUNKING",), dot="451 4.3.0 full"), "mx2": FakeServer()})
+    assert brief(world.deliver()["u@dest.test"]) == "sent 2.0.0 mx2.dest.test"

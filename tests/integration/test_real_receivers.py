@@ -22,6 +22,7 @@ from mailq.testing.receivers.dovecot import DovecotLmtp
 from mailq.testing.receivers.exim import EximServer
 from mailq.testing.receivers.postfix import PostfixServer
 from mailq.worker.wiring import SystemClock
+from tests.fakes.poll import eventually
 from tests.fakes.resolver import FakeResolver
 
 HEADER = b"From: s@sender.test\r\nDate: Sun, 1 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@sender.test>\r\n"
@@ -62,13 +63,16 @@ def receiver(request: pytest.FixtureRequest) -> PostfixServer | EximServer:
 class Sender:
     """One worker process's share of the world, over real sockets."""
 
-    def __init__(self, zone: Mapping[str, Mapping[str, list[str]]] | None = None) -> None:
+    def __init__(
+        self, zone: Mapping[str, Mapping[str, list[str]]] | None = None, *, settings: Settings = SETTINGS
+    ) -> None:
         clock = SystemClock()
+        self._settings = settings
         self._sessions = SessionCache(clock)
         self._ports = Ports(
             clock=clock,
             resolver=FakeResolver(zone or {}, families=("ipv4",)),
-            connector=SocketConnector(SETTINGS),
+            connector=SocketConnector(settings),
             bodies=self,
             rng=Random(1),
         )
@@ -97,7 +101,7 @@ class Sender:
         report = deliver(
             replace(request, **fields),
             ports=self._ports,
-            settings=SETTINGS,
+            settings=self._settings,
             sessions=self._sessions,
             on_settled=lambda settled: None,
         )
@@ -145,6 +149,19 @@ def test_nobody_accepted_leaves_nothing_in_the_queue(receiver, sender):
     fates = sender.send(f"[127.0.0.1]:{receiver.port}", "nobody@dest.test")
     assert {"nobody@dest.test": "bounced 550 127.0.0.1"} == fates
     assert before == len(receiver.accepted())
+
+
+def test_content_in_a_chunk_arrives_as_it_was(receiver):
+    """S-39: BDAT, where the server takes chunks and groups of commands are not used."""
+    before = len(receiver.accepted())
+    with Sender(settings=replace(SETTINGS, discard_ehlo_keywords=("PIPELINING",))) as sender:
+        fates = sender.send(f"[127.0.0.1]:{receiver.port}", "ann@dest.test", "nobody@dest.test")
+    assert {"ann@dest.test": "sent 250 127.0.0.1", "nobody@dest.test": "bounced 550 127.0.0.1"} == fates
+    ((recipients, content),) = receiver.accepted()[before:]
+    assert ("ann@dest.test",) == recipients
+    assert CONTENT.decode().splitlines() == _lines(content)
+    if receiver.package == "postfix":
+        eventually(lambda: " bdat=1 " in receiver.log())
 
 
 def test_a_second_message_goes_over_the_session_that_was_kept(postfix, sender):

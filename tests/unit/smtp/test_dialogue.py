@@ -295,3 +295,21 @@ def test_whatever_a_server_replies_the_transaction_ends_in_step_with_one_fate_fo
         assert 7 >= len(writes)
         assert dialogue.clean
         check_conservation(dialogue, recipients, lmtp=lmtp)
+
+
+def test_with_chunking_and_no_pipelining_the_content_needs_no_go_ahead() -> None:
+    """S-39, RFC 3030."""
+    dialogue = Transaction(
+        mail=b"MAIL FROM:<s>\r\n", recipients=[(A, b"RCPT TO:<1>\r\n")], pipelining=False, chunking=True
+    )
+    assert [["MAIL"], ["RCPT"], ["content"]] == play(dialogue, GOOD)
+    assert {A: OK} == dialogue.delivered
+    assert dialogue.clean
+
+
+def test_with_pipelining_chunking_changes_nothing() -> None:
+    """S-39."""
+    dialogue = Transaction(
+        mail=b"MAIL FROM:<s>\r\n", recipients=[(A, b"RCPT TO:<1>\r\n")], pipelining=True, chunking=True
+    )
+    assert [["MAIL", "RCPT", "DATA"], ["content"]] == play(dialogue, GOOD)
