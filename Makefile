@@ -10,6 +10,7 @@ BIN := .venv/bin
 TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -ge 2 ] && echo "$$n" || echo 2)
 PYTEST_ARGS ?=
 # The comparison needs dnspython and cryptography, network namespaces, and root.
+PARITY ?= ../shared/parity/compare.py
 PARITY_PYTHON ?= $(BIN)/python
 
 help:  ## Show these commands
@@ -44,8 +45,9 @@ fuzz: environment  ## Fuzz the SMTP reader and dialogue for a minute, guided by 
 	$(BIN)/python -m pip install --quiet atheris || uv pip install --quiet --python $(BIN)/python atheris
 	$(BIN)/python -m tests.fuzz.fuzz_smtp -max_total_time=60
 
-parity:  ## Play recorded scenarios to mailq, where the recordings lie beside the checkout
-	$(PARITY_PYTHON) ../shared/parity/compare.py --adapter '$(CURDIR)/$(BIN)/python $(CURDIR)/tests/parity/adapter.py' --all
+parity:  ## Play recorded scenarios to mailq, where the recordings lie beside the checkout (needs root)
+	@test -e $(PARITY) || { echo "no $(PARITY); set PARITY to the comparison's path"; exit 1; }
+	$(PARITY_PYTHON) $(PARITY) --adapter '$(abspath $(BIN))/python $(CURDIR)/tests/parity/adapter.py' --all
 
 docs: environment  ## Rewrite the reference pages from the code and the tests
 	$(BIN)/python scripts/generate_docs.py

@@ -9,6 +9,7 @@ message; mode "queue" runs store, dispatcher and reports until the queue is empt
 import io
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -20,7 +21,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+CHECKOUT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = CHECKOUT / ".venv"
+
+if __name__ == "__main__" and sys.prefix == sys.base_prefix and (ENVIRONMENT / "bin/python").exists():
+    # Called by its name: the dependencies are in the environment that `make test` made.
+    os.execv(ENVIRONMENT / "bin/python", [str(ENVIRONMENT / "bin/python"), __file__])
+
+sys.path.insert(0, str(CHECKOUT))
 
 from mailq.api import Queue
 from mailq.delivery.deliver import deliver
