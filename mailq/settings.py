@@ -35,7 +35,7 @@ def setting(
         may_be_empty: A tuple may choose none of the words.
     """
     limits = {"least": least, "most": most, "choices": choices, "may_be_empty": may_be_empty}
-    return field(default=default, metadata={"doc": doc, "secret": secret, **limits})
+    return field(default=default, repr=not secret, metadata={"doc": doc, "secret": secret, **limits})
 
 
 def _seconds(count: float) -> timedelta:

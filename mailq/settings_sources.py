@@ -151,11 +151,17 @@ def shown_value(name: str, value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(map(_mask_login, value) if FIELDS[name].metadata["secret"] else value)
     if hasattr(value, "total_seconds"):
         return f"{value.total_seconds():g}s"
     text = str(value)
     return mask_url(text) if FIELDS[name].metadata["secret"] else text
+
+
+def _mask_login(entry: str) -> str:
+    """Return ``destination=user:password`` with the password hidden."""
+    head, colon, _ = entry[entry.find("=") + 1 :].partition(":")
+    return f"{entry[: entry.find('=') + 1]}{head}:***" if colon else "***"
 
 
 def mask_url(url: str) -> str:
@@ -260,10 +266,23 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
                 f"setting {name!r} ({source}) must be a URL that begins with {'://, '.join(schemes)}://, "
                 f"not {mask_url(url)!r}"
             )
+    _check_logins(settings.sasl_password_maps, sources.get("sasl_password_maps", _DEFAULT))
     for smaller, larger in _ORDERED:
         low, high = getattr(settings, smaller), getattr(settings, larger)
         if low > high:
             raise SettingError(
                 f"setting {smaller!r} ({sources.get(smaller, _DEFAULT)}) is {low.total_seconds():g}s, more than "
                 f"{larger!r} ({sources.get(larger, _DEFAULT)}) with {high.total_seconds():g}s"
+            )
+
+
+def _check_logins(entries: Iterable[str], source: str) -> None:
+    for entry in entries:
+        destination, _, login = entry.partition("=")
+        user, colon, _ = login.partition(":")
+        if not (destination.strip() and user and colon):
+            # The entry is not shown: whatever it is, it was meant to hold a password.
+            raise SettingError(
+                f"setting 'sasl_password_maps' ({source}) must hold entries of the form destination=user:password; "
+                "one of them is not"
             )

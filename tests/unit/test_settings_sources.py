@@ -239,3 +239,18 @@ def test_every_setting_is_described_with_value_source_and_meaning() -> None:
     assert described["inet_protocols"].value == "ipv4, ipv6"
     assert described["soft_bounce"].source == "default"
     assert all(one.doc.endswith(".") for one in described.values())
+
+
+def test_a_log_ins_password_is_shown_nowhere() -> None:
+    settings = load(environ={}, mapping={"sasl_password_maps": ("[rh.test]:587=bob:s3:cr=et", "x.test=eve:pw")})
+    shown = {one.name: one.value for one in describe(settings)}
+    assert "[rh.test]:587=bob:***, x.test=eve:***" == shown["sasl_password_maps"]
+    assert "s3" not in repr(settings)
+    assert "pw" not in repr(settings)
+
+
+@pytest.mark.parametrize("entry", ["nonsense", "rh.test=bob", "=bob:pw", "rh.test=:s3cret"])
+def test_a_log_in_that_does_not_parse_is_refused_without_showing_it(entry: str) -> None:
+    with pytest.raises(SettingError, match="destination=user:password") as error:
+        load(environ={}, mapping={"sasl_password_maps": (entry,)})
+    assert entry not in str(error.value)
