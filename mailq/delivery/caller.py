@@ -127,7 +127,14 @@ class Caller:
         except ConnectFailedError as error:
             return SessionReport(failure=not_connected(endpoint, str(error)))
         ports = self._ports
-        session = Session(connection, endpoint, clock=ports.clock, settings=self._settings, hooks=ports.hooks)
+        session = Session(
+            connection,
+            endpoint,
+            clock=ports.clock,
+            settings=self._settings,
+            hooks=ports.hooks,
+            key=self._endpoint_key(endpoint),
+        )
         with _closed_on_error(session):
             failed = introduce(session, self._introduction(endpoint, plaintext=plaintext))
         if failed is not None:
@@ -154,7 +161,7 @@ class Caller:
             self._label = ""
         if keep and not site_failure:
             key = self._destination_key(label) if label else None
-            self._sessions.keep(session, self._endpoint_key(session.endpoint), key)
+            self._sessions.keep(session, key)
         else:
             session.quit()
         return report if trouble is None else replace(report, trouble=trouble)

@@ -41,13 +41,22 @@ class Session:
         stage: What is being done, for naming a lost connection.
         broken: The stream is of no use: nothing more is written to it.
         transcript: What was said since it was last taken.
+        key: What it is kept under; it stays that of whoever opened the session.
     """
 
     def __init__(
-        self, connection: Connection, endpoint: Endpoint, *, clock: Clock, settings: Settings, hooks: Hooks = NO_HOOKS
+        self,
+        connection: Connection,
+        endpoint: Endpoint,
+        *,
+        clock: Clock,
+        settings: Settings,
+        hooks: Hooks = NO_HOOKS,
+        key: tuple[str, ...] = (),
     ) -> None:
         """Take over a fresh *connection* to *endpoint*."""
         self.endpoint = endpoint
+        self.key = key
         self.settings = settings
         self.extensions = NONE
         self.stage = Stage.GREETING

@@ -45,14 +45,14 @@ class SessionCache:
         with self._lock:
             return sum(len(kept) for kept in self._by_endpoint.values())
 
-    def keep(self, session: Session, endpoint_key: tuple[str, ...], destination_key: tuple[str, ...] | None) -> None:
-        """Keep *session*; with a destination key it can be found by that too."""
+    def keep(self, session: Session, destination_key: tuple[str, ...] | None) -> None:
+        """Keep *session* under its own key; with a destination key it can be found by that too."""
         idle_until = self._clock.monotonic() + self._idle_seconds
         with self._lock:
             if not self._closed:
-                self._by_endpoint.setdefault(endpoint_key, deque()).append(_Kept(session, idle_until))
+                self._by_endpoint.setdefault(session.key, deque()).append(_Kept(session, idle_until))
                 if destination_key is not None:
-                    self._bind(destination_key, _Binding(endpoint_key, idle_until))
+                    self._bind(destination_key, _Binding(session.key, idle_until))
                 return
         session.close()
 

@@ -117,7 +117,7 @@ def _is_recorded(connection: Connection, lease_id: int, results: Sequence[Recipi
     """Whether exactly *results* were written before: the connection broke after the commit."""
     parameters = {"ids": [one.recipient_id for one in results], "token": lease_id}
     found = {tuple(row) for row in connection.execute(_recorded_before, parameters)}
-    return found >= {(one.recipient_id, _WORDS[event_of(one)], one.started_at, one.finished_at) for one in results}
+    return found >= {(one.recipient_id, outcome_word(one), one.started_at, one.finished_at) for one in results}
 
 
 def event_of(result: RecipientResult) -> Event:
@@ -132,6 +132,11 @@ def event_of(result: RecipientResult) -> Event:
 
 
 _WORDS = {Event.DELIVER: "sent", Event.DEFER: "deferred", Event.BOUNCE: "bounced", Event.EXPIRE: "expired"}
+
+
+def outcome_word(result: RecipientResult) -> str:
+    """Return ``sent``, ``deferred``, ``bounced`` or ``expired``."""
+    return _WORDS[event_of(result)]
 
 
 def _write_states(connection: Connection, lease_id: int, results: Sequence[RecipientResult], now: datetime) -> None:
@@ -183,7 +188,7 @@ def _attempt_row(ours: Row[Any], result: RecipientResult) -> dict[str, Any]:
         "number": ours.attempts,
         "started_at": result.started_at,
         "finished_at": result.finished_at,
-        "outcome": _WORDS[event_of(result)],
+        "outcome": outcome_word(result),
         "owner": ours.owner,
         **_story(result),
     }

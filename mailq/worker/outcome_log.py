@@ -8,24 +8,12 @@ fields stand in the record as well (``extra``), so a formatter can write JSON;
 import logging
 
 from mailq.envelope import Recipient
-from mailq.queue.backoff import GiveUp, RetryAt
+from mailq.queue.backoff import RetryAt
 from mailq.queue.messages import RecipientResult
+from mailq.queue.record import outcome_word
 from mailq.status import Delivered
 
 log = logging.getLogger("mailq.outcome")
-
-
-def event_of(result: RecipientResult) -> str:
-    """Return the event's name."""
-    match result.disposition:
-        case RetryAt():
-            return "deferred"
-        case GiveUp(expired=True):
-            return "expired"
-        case GiveUp():
-            return "bounced"
-        case _:
-            return "sent"
 
 
 def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: RecipientResult) -> None:
@@ -36,7 +24,7 @@ def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: Recip
     else:
         failure = outcome.failure
         relay, status, reason = str(failure.relay or "none"), failure.status, failure.reason
-    event = event_of(result)
+    event = outcome_word(result)
     due_at = disposition.due_at.isoformat() if isinstance(disposition, RetryAt) else ""
     fields = {
         "event": event,

@@ -124,3 +124,16 @@ def test_an_authenticated_session_is_kept_for_its_destination_alone():
     assert len(world.network.attempts) == 2
     assert [session.count("EHLO client.example.net") for session in world.servers["mx1"].sessions] == [1, 1]
     assert not any(line.startswith("AUTH") for line in world.servers["mx1"].sessions[1])
+
+
+def test_a_session_is_kept_for_the_destination_that_it_was_opened_for():
+    """R-12 R-45: also when another destination led to it and gives it back."""
+    world = World(
+        {"mx1": None, "fb.test": relay("PLAIN", auth="235 2.7.0 welcome")},
+        fallback_relay=("[fb.test]",),
+        **(OPEN | {"sasl_password_maps": ("[fb.test]=u:secret",)}),
+    )
+    keep = CacheRule(load=True, store=True)
+    for nexthop in ("dest.test", "dest.test", "[fb.test]"):
+        assert brief(world.deliver(nexthop=nexthop, cache=keep)["u@dest.test"]) == "sent 2.0.0 fb.test"
+    assert world.network.attempts == ["mx1.dest.test", "fb.test"]

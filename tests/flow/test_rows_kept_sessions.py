@@ -96,7 +96,7 @@ def test_the_oldest_of_several_sessions_is_taken_and_nobody_else_gets_it():
     assert first is not None
     send(world)
     assert 2 == len(world.network.attempts)
-    world.cache.keep(first, key, None)
+    world.cache.keep(first, None)
     assert world.cache.take_by_endpoint(key) not in {first, None}
     assert first is world.cache.take_by_endpoint(key)
     assert world.cache.take_by_endpoint(key) is None

@@ -47,6 +47,7 @@ from mailq.settings_values import FIELDS
 from mailq.smtp.connection import SocketConnector
 from mailq.status import Deferred, Delivered, Outcome, RecipientId
 from mailq.worker.embedded import embedded
+from mailq.worker.wiring import SystemClock
 
 # Postfix 3.7's defaults where ours differ, and those of the recordings.
 RECORDED_DEFAULTS = {
@@ -63,16 +64,6 @@ RENAMED = {"2bounce_notice_recipient": "double_bounce_notice_recipient"}
 
 # A report is queued within one round of the dispatcher after the last attempt.
 REPORT_SECONDS = 2.5
-
-
-class SystemClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Files:
