@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test environment servers lint types imports unit docs fuzz parity lock wheel clean
+.PHONY: help run test environment servers lint types imports unit docs fuzz faults soak parity lock wheel clean
 
 BIN := .venv/bin
 # Two test processes are the least that shows tests to be independent; more follow the cores.
@@ -44,6 +44,12 @@ unit:  ## Tests alone; PYTEST_ARGS="-k name" narrows them down
 fuzz: environment  ## Fuzz the SMTP reader and dialogue for a minute, guided by coverage
 	$(BIN)/python -m pip install --quiet atheris || uv pip install --quiet --python $(BIN)/python atheris
 	$(BIN)/python -m tests.fuzz.fuzz_smtp -max_total_time=60
+
+faults: environment servers  ## Every kind of fault for a quarter of an hour, with a table; FAULT_ROUNDS=, FAULT_SEED=
+	$(BIN)/python -m tests.faults.run
+
+soak: environment servers  ## Steady mail with random faults, watched for what grows; SOAK_MINUTES=30
+	$(BIN)/python -m tests.faults.soak
 
 parity:  ## Play recorded scenarios to mailq, where the recordings lie beside the checkout (needs root)
 	@test -e $(PARITY) || { echo "no $(PARITY); set PARITY to the comparison's path"; exit 1; }

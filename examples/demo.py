@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mailq
-from mailq.queue.people import Selector
+from mailq.queue.selectors import Selector
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.queue.views import RecipientView

@@ -64,6 +64,19 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2]
 
 
+def plain_local_part(local: str) -> str:
+    """Return a normalised local part without its quoting."""
+    return re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local
+
+
+def quoted_local_part(plain: str) -> str:
+    """Return a local part that holds *plain*, in double quotes only where it must be. Source: RFC 5321 §4.1.2."""
+    if _DOT_ATOM.fullmatch(plain) and not any(character.isspace() for character in plain):
+        return plain
+    escaped = re.sub(r'(["\\])', r"\\\1", plain)
+    return f'"{escaped}"'
+
+
 def needs_smtputf8(address: str) -> bool:
     """Return whether only a server with SMTPUTF8 can take this normalised address. Source: RFC 6531 §3.2."""
     return not address.isascii()
@@ -127,11 +140,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _quote(inside: str) -> str:
     # Taking a backslash away can bring a letter and its accent together.
-    plain = unicodedata.normalize("NFC", re.sub(r"\\(.)", r"\1", inside))
-    if _DOT_ATOM.fullmatch(plain) and not any(character.isspace() for character in plain):
-        return plain
-    escaped = re.sub(r'(["\\])', r"\\\1", plain)
-    return f'"{escaped}"'
+    return quoted_local_part(unicodedata.normalize("NFC", re.sub(r"\\(.)", r"\1", inside)))
 
 
 def _literal(text: str) -> str:

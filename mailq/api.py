@@ -11,7 +11,8 @@ Everything refused is refused before anything is written.
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -20,24 +21,29 @@ from functools import cached_property, lru_cache
 from typing import Any, Unpack
 
 from mailq.after_commit import Transaction, call_after_commit, connection_of
+from mailq.limits.port import Limits
+from mailq.operating import By, Operating, Order
+from mailq.queue.history import HistoryEntry
 from mailq.queue.messages import NewMessage
+from mailq.queue.objects import ObjectStore
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.queue.views import MessageView, RecipientView
 from mailq.routing.transport import Routes, nexthop_for
-from mailq.selection import Criteria, selector
+from mailq.selection import Criteria, HistoryCriteria, history_query, selector
 from mailq.settings import Settings
 from mailq.settings_sources import default_database_url, load
+from mailq.spool import open_spool
 from mailq.submission import Submission, SubmissionOptions, new_message
 
-__all__ = ["Criteria", "Queue", "Submission", "SubmissionOptions", "default_queue", "enqueue"]
+__all__ = ["By", "Criteria", "Order", "Queue", "Submission", "SubmissionOptions", "default_queue", "enqueue"]
 
 log = logging.getLogger(__name__)
 
 Ring = Callable[[Iterable[str]], object]
 
 
-class Queue:
+class Queue(Operating):
     """The queue as an application sees it; safe to share between threads and across forks.
 
     Nothing is connected before the first use. A SQLite file is created and
@@ -49,6 +55,8 @@ class Queue:
         ring: Told the nexthops of new mail after the commit; None publishes to the broker, except for
             ``memory://``, where the dispatcher finds new mail by itself.
         store: Shared with a worker in the same process; None opens one.
+        limits: Shared likewise, for explanations; None asks whoever counts sessions for all workers.
+        setting_sources: Where each setting was read, told when limits are explained.
 
     Raises:
         ConfigError: The settings cannot be used.
@@ -61,6 +69,8 @@ class Queue:
         settings: Settings | None = None,
         ring: Ring | None = None,
         store: Store | None = None,
+        limits: Limits | None = None,
+        setting_sources: Mapping[str, str] | None = None,
     ) -> None:
         settings = load() if settings is None else settings
         if database is not None:
@@ -68,7 +78,9 @@ class Queue:
         if store is None and not settings.database_url:
             settings = replace(settings, database_url=default_database_url())
         self.settings = settings
-        self.store = store or Store.open(settings.database_url)
+        self.store = store or Store.open(settings.database_url, objects=ObjectStore.of(settings))
+        self._given_limits = limits
+        self._setting_sources = setting_sources
         self._ring = ring
         self._owns_store = store is None
         self._routes = Routes.from_settings(settings)
@@ -103,23 +115,25 @@ class Queue:
 
         Far cheaper than one at a time. Arguments and errors are those of :meth:`send`.
         """
-        messages = self._new_messages(submissions)
-        if not messages:
-            return []
-        nexthops = _due_nexthops(messages)
-        if connection is None:
-            self._ready()
-            ids = self.store.insert(messages)
-            self._tell(nexthops)
+        with ExitStack() as files:
+            messages = self._new_messages(submissions, files)
+            if not messages:
+                return []
+            nexthops = _due_nexthops(messages)
+            if connection is None:
+                self._ready()
+                ids = self.store.insert(messages)
+                self._tell(nexthops)
+                return ids
+            # The application's connection may be the only one that can write, so no other is opened here.
+            ids = self.store.insert(messages, connection=connection_of(connection))
+            call_after_commit(connection, nexthops, self._tell)
             return ids
-        # The application's connection may be the only one that can write, so no other is opened here.
-        ids = self.store.insert(messages, connection=connection_of(connection))
-        call_after_commit(connection, nexthops, self._tell)
-        return ids
 
     def check(self, submission: Submission) -> None:
         """Do nothing when *submission* could be queued; errors are those of :meth:`send`. No database is asked."""
-        self._new_messages([submission])
+        with ExitStack() as files:
+            self._new_messages([submission], files)
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the database's schema to *revision*, creating it where it does not exist.
@@ -148,30 +162,32 @@ class Queue:
         self._ready()
         return self.store.list_recipients(selector(**criteria), limit=limit, after=after)
 
+    def history(
+        self, *, limit: int = 100, before: int | None = None, **criteria: Unpack[HistoryCriteria]
+    ) -> Sequence[HistoryEntry]:
+        """Return at most *limit* attempts, the newest first.
+
+        Args:
+            limit: Most attempts.
+            before: Id of the last attempt of the page before; None: from the newest on.
+            criteria: All hold; see :class:`mailq.selection.HistoryCriteria`.
+        """
+        self._ready()
+        return self.store.history(history_query(datetime.now(UTC), **criteria), limit=limit, before=before)
+
     def counts(self) -> dict[ShownState, int]:
         """Return how many recipients there are in each state. Reads the whole queue."""
         self._ready()
         return self.store.counts()
 
-    def hold(self, **criteria: Unpack[Criteria]) -> int:
-        """Keep waiting recipients from being tried until they are released; return how many."""
-        self._ready()
-        return self.store.hold(selector(**criteria))
+    def sweep_orphans(self) -> int:
+        """Delete what lies at ``content_url`` and belongs to no message, if it is old enough; return how many objects.
 
-    def release(self, **criteria: Unpack[Criteria]) -> int:
-        """Let held recipients be tried again; return how many."""
+        Raises:
+            ContentUnavailableError: The place cannot be listed now.
+        """
         self._ready()
-        return self.store.release_held(selector(**criteria))
-
-    def retry(self, **criteria: Unpack[Criteria]) -> int:
-        """Make waiting recipients due now; return how many."""
-        self._ready()
-        return self.store.retry(selector(**criteria))
-
-    def cancel(self, **criteria: Unpack[Criteria]) -> int:
-        """Give waiting and held recipients up, without a report to the sender; return how many."""
-        self._ready()
-        return self.store.cancel(selector(**criteria))
+        return self.store.sweep_orphans(now=datetime.now(UTC))
 
     def purge(self, older_than: timedelta, *, limit: int = 1000) -> int:
         """Delete at most *limit* messages that were finished longer than *older_than* ago; return how many."""
@@ -180,17 +196,24 @@ class Queue:
 
     def close(self) -> None:
         """Close what this queue opened."""
+        self._close_counter()
         if self._owns_store:
             self.store.close()
         ringer = self.__dict__.get("_publisher")
         if ringer is not None:
             ringer.close()
 
-    def _new_messages(self, submissions: Iterable[Submission]) -> Sequence[NewMessage]:
+    def _new_messages(self, submissions: Iterable[Submission], files: ExitStack) -> Sequence[NewMessage]:
+        """Check *submissions*; what is opened for large ones stays so as long as *files*."""
         now = datetime.now(UTC)
         return [
             new_message(
-                submission, settings=self.settings, now=now, message_id=self._message_id, nexthop_of=self._nexthop_of
+                submission,
+                settings=self.settings,
+                now=now,
+                message_id=self._message_id,
+                nexthop_of=self._nexthop_of,
+                spool=None if submission.content is None else open_spool(submission.content, files),
             )
             for submission in submissions
         ]

@@ -26,6 +26,11 @@ DISPATCH_TASK: Final = "mailq.dispatch"
 RING_VERSION: Final = 1
 """Version of the payload; a worker ignores a version it does not know, and the dispatcher rings again."""
 
+URGENT_RING: Final = 0
+"""Priority of a ring for urgent mail. Redis hands out the smallest number first; other brokers take turns."""
+ORDINARY_RING: Final = 3
+"""Priority of all other rings."""
+
 _REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "redis+socket", "unix"})
 _CONNECT_SECONDS: Final = 2.0
 _SOCKET_SECONDS: Final = 5.0

@@ -23,7 +23,7 @@ from mailq.errors import ContentError
 _LINE_LIMIT_BYTES = 998
 _DROPPED = frozenset({b"bcc", b"resent-bcc", b"content-length", b"return-path"})
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_BOUNDARY = re.compile(rb"(?i)\bboundary=\"?([^\"\s;]{8,70})")
+BOUNDARY = re.compile(rb"(?i)\bboundary=\"?([^\"\s;]{8,70})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,13 @@ class Content:
         data: RFC 5322, CRLF line ends.
         encoding: Whether the body needs 8BITMIME.
         utf8_header: A header holds UTF-8, which needs SMTPUTF8.
+        tls_optional: It has one ``TLS-Required: No``. Source: RFC 8689 §3.
     """
 
     data: bytes
     encoding: Encoding
     utf8_header: bool
+    tls_optional: bool = False
 
 
 def prepare_content(raw: bytes, *, now: datetime, message_id: Callable[[], str], size_limit_bytes: int = 0) -> Content:
@@ -54,32 +56,36 @@ def prepare_content(raw: bytes, *, now: datetime, message_id: Callable[[], str],
         ContentError: It is too large or no valid message; the text says what to change.
     """
     # Before anything is copied: a huge message must not cost several times its size first.
-    _check_size(len(raw), size_limit_bytes)
+    check_size(len(raw), size_limit_bytes)
     if b"\0" in raw:
-        raise ContentError(
-            f"the message holds a NUL octet at offset {raw.index(0)}; "
-            "encode binary parts in base64, as Python's email package does"
-        )
+        raise nul_at(raw.index(0))
     header, separator, body = _split(_without_mbox_line(normalise_line_ends(raw)))
     fields = list(_fields(header))
     _check_fields(fields)
     supplied = _missing(fields, now, message_id)
     kept = b"".join(field for name, field in fields if name not in _DROPPED)
     data = kept + supplied + separator + body
-    _check_size(len(data), size_limit_bytes)
+    check_size(len(data), size_limit_bytes)
     return Content(
         data=data,
         encoding=Encoding.SEVEN_BIT if body.isascii() else Encoding.EIGHT_BIT,
         utf8_header=not kept.isascii(),
+        tls_optional=_tls_optional(fields),
     )
 
 
 def normalise_line_ends(raw: bytes) -> bytes:
     """Return *raw* with every CRLF, CR and LF made one CRLF, and one at the end. Source: RFC 5321 §2.3.8."""
+    raw = with_crlf(raw)
+    return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
+
+
+def with_crlf(raw: bytes) -> bytes:
+    """Return *raw* with every CRLF, CR and LF made one CRLF; the last line may lack its end, and then still does."""
     pairs = raw.count(b"\r\n")
     if raw.count(b"\r") != pairs or raw.count(b"\n") != pairs:
-        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
+        return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    return raw
 
 
 def header_fields(raw: bytes) -> list[tuple[str, str]]:
@@ -106,18 +112,35 @@ def digest_of(data: bytes) -> bytes:
         data: Content as :func:`prepare_content` returned it.
     """
     header, separator, body = _split(data)
-    author = b"".join(field for name, field in _fields(header) if name not in {b"date", b"message-id"})
-    text = author + separator + body
-    for number, boundary in enumerate(dict.fromkeys(_BOUNDARY.findall(text))):
+    text = author_text(header) + separator + body
+    for number, boundary in enumerate(dict.fromkeys(BOUNDARY.findall(text))):
         text = text.replace(boundary, b"boundary-%d" % number)
     return sha256(text).digest()
+
+
+def author_text(header: bytes) -> bytes:
+    """Return the fields of *header*, CRLF line ends, that a program does not make anew each time."""
+    return b"".join(field for name, field in _fields(header) if name not in {b"date", b"message-id"})
+
+
+def nul_at(offset: int) -> ContentError:
+    """Return the refusal of a message with a NUL octet."""
+    return ContentError(
+        f"the message holds a NUL octet at offset {offset}; "
+        "encode binary parts in base64, as Python's email package does"
+    )
 
 
 def _without_mbox_line(text: bytes) -> bytes:
     return text.partition(b"\r\n")[2] if text.startswith(b"From ") else text
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
+    """Do nothing unless *size* bytes are more than the limit; 0 is no limit.
+
+    Raises:
+        ContentError: They are.
+    """
     if limit and size > limit:
         raise ContentError(
             f"the message has {size} bytes, more than message_size_limit_bytes with {limit}; "
@@ -173,6 +196,11 @@ def _check_utf8(fields: list[tuple[bytes, bytes]]) -> None:
             raise ContentError(
                 f"the header {name.decode()!r} holds octets that are not UTF-8; encode it as RFC 2047 or as UTF-8"
             ) from error
+
+
+def _tls_optional(fields: list[tuple[bytes, bytes]]) -> bool:
+    wishes = [field.partition(b":")[2].strip().lower() for name, field in fields if name == b"tls-required"]
+    return wishes == [b"no"]
 
 
 def _missing(fields: list[tuple[bytes, bytes]], now: datetime, message_id: Callable[[], str]) -> bytes:

@@ -84,6 +84,10 @@ class DeliveryRequest:
         envid: RFC 3461 ENVID, decoded; empty when none was given.
         ret: None when nothing was specified.
         cache: Use of kept sessions.
+        require_tls: The message goes only to servers that prove who they are and pass this wish on. Source: RFC 8689.
+        tls_optional: The sender asks for delivery even without TLS: ``TLS-Required: No``. Source: RFC 8689 §3.
+        verp: The delimiters of an envelope sender for each recipient, see :mod:`mailq.verp`; empty: one for all.
+        doubt_settles: Where a server does not answer the final dot, no other is asked, since it may have the message.
     """
 
     queue_id: str
@@ -100,3 +104,7 @@ class DeliveryRequest:
     envid: str = ""
     ret: Ret | None = None
     cache: CacheRule = CacheRule()
+    require_tls: bool = False
+    tls_optional: bool = False
+    verp: str = ""
+    doubt_settles: bool = False

@@ -20,6 +20,10 @@ class SettingError(ConfigError):
     """A setting is unknown or has an unusable value."""
 
 
+class LimitsFileError(ConfigError):
+    """The file of limits cannot be used; ``str()`` has a line for each mistake."""
+
+
 class DestinationSyntaxError(ConfigError):
     """A destination does not parse.
 
@@ -51,6 +55,10 @@ class IdempotencyConflictError(RefusedError):
     """An idempotency key was used before, with another message."""
 
 
+class OrderError(RefusedError):
+    """What somebody asked of the queue does not parse, or cannot be done."""
+
+
 class UnknownMessageError(RefusedError):
     """No message has this queue id."""
 
@@ -65,6 +73,36 @@ class DatabaseUnavailableError(InfrastructureError):
 
 class BrokerUnavailableError(InfrastructureError):
     """The Celery broker cannot be reached."""
+
+
+class ContentStoreUnavailableError(InfrastructureError):
+    """Large content cannot be written to ``content_url``."""
+
+
+class ContentUnavailableError(MailqError):
+    """The content of one message cannot be read; its mail waits.
+
+    Attributes:
+        gone: It is not there any more; waiting will not help.
+    """
+
+    def __init__(self, text: str, *, gone: bool = False) -> None:
+        super().__init__(text)
+        self.gone = gone
+
+
+class NoRoomError(MailqError):
+    """A session may not begin now, since others use up a limit; the mail waits, and counts as not tried.
+
+    Attributes:
+        key: What is full.
+        wait_seconds: It may have room after this; None: when somebody's session ends.
+    """
+
+    def __init__(self, text: str, *, key: str, wait_seconds: float | None) -> None:
+        super().__init__(text)
+        self.key = key
+        self.wait_seconds = wait_seconds
 
 
 class LeaseLostError(MailqError):
@@ -129,7 +167,11 @@ class EarlyReplyError(MailqError):
 
 
 class HookFailedError(MailqError):
-    """A hook raised, or returned what cannot be used; ``str()`` is its name."""
+    """A hook raised, or returned what cannot be used, or a lookup table cannot be read; ``str()`` is its name."""
+
+
+class SaslError(MailqError):
+    """A log-in cannot go on; ``str()`` says why, and holds no secret."""
 
 
 class TlsHandshakeError(MailqError):

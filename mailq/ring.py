@@ -27,7 +27,7 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Connection
 
-from mailq.broker import DELIVER_QUEUE, DELIVER_TASK, RING_VERSION, make_celery
+from mailq.broker import DELIVER_QUEUE, DELIVER_TASK, ORDINARY_RING, RING_VERSION, URGENT_RING, make_celery
 from mailq.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class _Job:
     """Nexthops to ring on behalf of one waiting caller."""
 
     nexthops: tuple[str, ...]
+    urgent: bool = False
     rung: set[str] = field(default_factory=set)
     abandoned: bool = False
     done: threading.Event = field(default_factory=threading.Event)
@@ -76,10 +77,10 @@ class Publisher:
         self._depth_checked_at = float("-inf")
         self._crowded = False
 
-    def publish(self, nexthop: str) -> bool:
+    def publish(self, nexthop: str, *, urgent: bool = False) -> bool:
         """Publish one ring; False when too many wait unanswered already. Raises what the transport raises."""
         try:
-            return self._publish(nexthop)
+            return self._publish(nexthop, urgent=urgent)
         except Exception:
             # An idle connection may have been closed by the broker; that costs one retry, not a ring.
             fresh = self._connection is None
@@ -87,7 +88,7 @@ class Publisher:
             if fresh:
                 raise
         try:
-            return self._publish(nexthop)
+            return self._publish(nexthop, urgent=urgent)
         except Exception:
             self.disconnect()
             raise
@@ -98,20 +99,21 @@ class Publisher:
         if connection is not None:
             connection.release()
 
-    def _publish(self, nexthop: str) -> bool:
+    def _publish(self, nexthop: str, *, urgent: bool) -> bool:
         producer = self._producer
         if producer is None:
             connection = self._app.connection_for_write()
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             producer = self._producer = self._app.amqp.Producer(connection, auto_declare=False)
             self._connection = connection
-        if self._is_crowded():
+        if not urgent and self._is_crowded():
             return False
         self._app.send_task(
             DELIVER_TASK,
             kwargs={"nexthop": nexthop, "v": RING_VERSION},
             producer=producer,
             queue=DELIVER_QUEUE,
+            priority=URGENT_RING if urgent else ORDINARY_RING,
             retry=False,
             ignore_result=True,
             argsrepr=nexthop,
@@ -159,13 +161,19 @@ class Ringer:
         return bool(self.ring_all((nexthop,), again=again))
 
     def ring_all(
-        self, nexthops: Iterable[str], *, again: bool = False, patience: timedelta | None = None
+        self,
+        nexthops: Iterable[str],
+        *,
+        again: bool = False,
+        urgent: bool = False,
+        patience: timedelta | None = None,
     ) -> frozenset[str]:
         """Ring every one of *nexthops*; return those that a ring is on its way to.
 
         Args:
             nexthops: Canonical texts.
             again: Ring even those rung a moment ago.
+            urgent: Ahead of all rings that are not, where the broker can; and however many of them wait unanswered.
             patience: Longest wait; None is ``publish_timeout``.
         """
         wanted = tuple(dict.fromkeys(nexthops))
@@ -173,7 +181,7 @@ class Ringer:
             state = self._state
             now = self._monotonic()
             recent = frozenset(name for name in wanted if not again and _is_recent(state, name, now))
-            job = _Job(tuple(name for name in wanted if name not in recent))
+            job = _Job(tuple(name for name in wanted if name not in recent), urgent=urgent)
             if not job.nexthops:
                 return recent
             if state.stuck is not None or now < state.broken_until:
@@ -267,5 +275,5 @@ def _publish_all(job: _Job, publisher: Publisher) -> None:
     for nexthop in job.nexthops:
         if job.abandoned:
             return
-        if publisher.publish(nexthop):
+        if publisher.publish(nexthop, urgent=job.urgent):
             job.rung.add(nexthop)

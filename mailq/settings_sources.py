@@ -20,6 +20,7 @@ from typing import Any
 
 from mailq.errors import SettingError
 from mailq.settings import Settings
+from mailq.settings_schedules import read_assignments, read_schedules
 from mailq.settings_values import FIELDS, Value, read_value
 
 # Kubernetes sets these for a service called "mailq"; MAILQ_TEST_ steers the test suite. None is a misspelt setting.
@@ -151,7 +152,8 @@ def shown_value(name: str, value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ", ".join(map(_mask_login, value) if FIELDS[name].metadata["secret"] else value)
+        separator = "; " if FIELDS[name].metadata["entries"] else ", "
+        return separator.join(map(_mask_login, value) if FIELDS[name].metadata["secret"] else value)
     if hasattr(value, "total_seconds"):
         return f"{value.total_seconds():g}s"
     text = str(value)
@@ -159,7 +161,9 @@ def shown_value(name: str, value: Value) -> str:
 
 
 def _mask_login(entry: str) -> str:
-    """Return ``destination=user:password`` with the password hidden."""
+    """Return ``destination=user:password`` with the password hidden, and the path of a file as it is."""
+    if entry.startswith("file:/"):
+        return entry
     head, colon, _ = entry[entry.find("=") + 1 :].partition(":")
     return f"{entry[: entry.find('=') + 1]}{head}:***" if colon else "***"
 
@@ -267,6 +271,7 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
                 f"not {mask_url(url)!r}"
             )
     _check_logins(settings.sasl_password_maps, sources.get("sasl_password_maps", _DEFAULT))
+    _check_schedules(settings, sources)
     for smaller, larger in _ORDERED:
         low, high = getattr(settings, smaller), getattr(settings, larger)
         if low > high:
@@ -276,13 +281,25 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
             )
 
 
+def _check_schedules(settings: Settings, sources: Mapping[str, str]) -> None:
+    name = "retry_schedules"
+    try:
+        schedules = read_schedules(settings.retry_schedules)
+        name = "retry_schedule_for"
+        read_assignments(settings.retry_schedule_for, schedules)
+    except ValueError as error:
+        raise SettingError(f"setting {name!r} ({sources.get(name, _DEFAULT)}) {error}") from None
+
+
 def _check_logins(entries: Iterable[str], source: str) -> None:
     for entry in entries:
+        if entry.startswith("file:/"):
+            continue
         destination, _, login = entry.partition("=")
         user, colon, _ = login.partition(":")
         if not (destination.strip() and user and colon):
             # The entry is not shown: whatever it is, it was meant to hold a password.
             raise SettingError(
-                f"setting 'sasl_password_maps' ({source}) must hold entries of the form destination=user:password; "
-                "one of them is not"
+                f"setting 'sasl_password_maps' ({source}) must hold entries of the form destination=user:password, or "
+                "file:/path; one of them is not"
             )

@@ -2,7 +2,8 @@
 
 Durations are a number of seconds or parts with a unit (``1h30m``, ``4000s``,
 ``5d``); sizes are a number of bytes or carry a decimal unit (``10MB``) or a
-binary one (``10MiB``); lists are separated by commas or white space.
+binary one (``10MiB``); lists are separated by commas or white space, lists of
+entries that hold such themselves by semicolons or line ends.
 
 Invariant: a value that cannot be meant is refused with a sentence that says
 what is accepted; nothing is guessed or clipped.
@@ -88,7 +89,7 @@ def _convert(name: str, wanted: Any, raw: object) -> Value:
         return _number(raw)
     if wanted is str:
         return _text(raw)
-    return _words(raw)
+    return _entries(raw) if FIELDS[name].metadata["entries"] else _words(raw)
 
 
 def _boolean(raw: object) -> bool:
@@ -142,6 +143,16 @@ def _words(raw: object) -> tuple[str, ...]:
     if isinstance(raw, (list, tuple, set, frozenset)):
         return tuple(_text(word) for word in (sorted(raw) if isinstance(raw, (set, frozenset)) else raw))
     raise ValueError(f"must be a list, or words separated by commas, not {raw!r}")
+
+
+def _entries(raw: object) -> tuple[str, ...]:
+    if isinstance(raw, str):
+        raw = re.split(r"[;\r\n]+", raw)
+    elif isinstance(raw, Mapping):
+        raw = [f"{key}={_text(value)}" for key, value in raw.items()]
+    if isinstance(raw, (list, tuple)):
+        return tuple(entry for entry in map(_text, raw) if entry)
+    raise ValueError(f"must be a table, a list, or entries separated by semicolons, not {raw!r}")
 
 
 def _check_limits(value: Value, limits: Mapping[str, Any]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NewType
 
+from mailq.security import TlsResult
+
 RecipientId = NewType("RecipientId", int)
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
@@ -163,6 +165,26 @@ class Scope(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """What the history keeps of a session beside its replies.
+
+    Attributes:
+        tls: Its encryption; None when it did not come so far.
+        seconds: How long each part took: ``dns``, ``connect``, ``handshake``, ``transfer``; absent where it was not
+            reached.
+        transcript: The last lines, oldest first, secrets and content removed; empty unless kept.
+        login: The mechanism that the session was logged in by and the result, such as ``PLAIN accepted``; empty: none.
+        reused: The session was kept from an earlier message.
+    """
+
+    tls: TlsResult | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    transcript: tuple[str, ...] = ()
+    login: str = ""
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why something failed.
 
@@ -174,6 +196,8 @@ class Failure:
         settles: It ends the recipient at once; no other server is asked.
         endpoint: The server concerned; None when none was chosen yet.
         reply: The server's own words; None for a failure we noticed ourselves.
+        facts: Of the session; None when there was none.
+        fault: Where our own code or a hook failed, see :mod:`mailq.faults`; empty when neither did.
     """
 
     status: EnhancedStatus
@@ -183,6 +207,8 @@ class Failure:
     settles: bool = False
     endpoint: Endpoint | None = None
     reply: Reply | None = None
+    facts: SessionFacts | None = field(default=None, compare=False, repr=False)
+    fault: str = field(default="", compare=False, repr=False)
 
     @property
     def transient(self) -> bool:
@@ -204,12 +230,16 @@ class Delivered:
         reply: What it said to the final dot.
         dsn_passed_on: The server announced DSN, so it owes the sender any success report.
         earlier: What earlier servers of the same attempt said, oldest first.
+        facts: Of the session.
+        final: The server keeps the mailbox, so this was the last step. Source: postconf(5) lmtp_assume_final.
     """
 
     endpoint: Endpoint
     reply: Reply
     dsn_passed_on: bool = False
     earlier: tuple[Failure, ...] = ()
+    facts: SessionFacts | None = field(default=None, compare=False, repr=False)
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.message import Message
 from enum import Enum
-from typing import Any, TypedDict, TypeVar
+from os import PathLike
+from typing import Any, BinaryIO, TypedDict, TypeVar
 
 from mailq.addresses import needs_smtputf8, normalise_address
 from mailq.content import Content, digest_of, prepare_content
-from mailq.envelope import Notify, Ret
+from mailq.dsn.options import NotifyWords, notify_by_recipient, verp_delimiters
+from mailq.envelope import Ret
 from mailq.errors import EnvelopeError
+from mailq.large_content import Prepared, Spool, digest_of_large, prepare_large
 from mailq.mime import bare_address, compose, header_recipients, header_sender, message_bytes
 from mailq.queue.messages import DEFAULT_PRIORITY, NewMessage, NewRecipient
 from mailq.settings import Settings
+from mailq.settings_schedules import LABEL
 
 _ENVID_LIMIT = 100
 _ORCPT_LIMIT = 500
@@ -40,15 +44,20 @@ class SubmissionOptions(TypedDict, total=False):
     subject: str
     text: str | None
     html: str | None
-    notify: Collection[Notify | str]
+    notify: NotifyWords | Mapping[str, NotifyWords]
     ret: Ret | str | None
     envid: str
     orcpt: Mapping[str, str]
     priority: int
+    mail_class: str
+    tenant: str
     not_before: datetime | timedelta | None
     expires: datetime | timedelta | None
     tags: Mapping[str, str]
     idempotency_key: str | None
+    content: "BinaryIO | PathLike[str] | str | None"
+    require_tls: bool
+    verp: bool | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +74,26 @@ class Submission:
         subject: The same for Subject.
         text: Plain part of a composed message.
         html: HTML part of a composed message.
-        notify: When to report to the sender; empty is the default, failures and delays. Source: RFC 3461 §4.1.
+        notify: When to report to the sender; empty is the default, failures and delays. A mapping says it by
+            recipient. Source: RFC 3461 §4.1.
         ret: How much of the message a failure report returns; None leaves it to the reporting host.
         envid: Named in reports; at most 100 printable characters. Source: RFC 3461 §4.4.
         orcpt: By recipient, the original one as ``type;address`` or as a plain address. Source: RFC 3461 §4.2.
         priority: 0 goes first, 9 last.
+        mail_class: Its kind, such as ``password`` or ``newsletter``; may choose a retry schedule. Empty: none. A name
+            has 1 to 63 of ``a`` to ``z``, digits, ``.``, ``_`` and ``-``, and begins with a letter or digit.
+        tenant: On whose behalf it is sent, a name likewise; the tenants of one nexthop take turns. Empty: none.
         not_before: First attempt not before this instant, or this long from now.
         expires: Given up at this instant, or this long after the first attempt may be made; None is the
             configured lifetime.
         tags: Kept for the application.
         idempotency_key: Submitting again with the same key and message queues nothing; at most 255 characters.
+        content: The message as a file that is open for reading octets, or a path: read piece by piece, so that its
+            size costs no memory. Instead of ``message``.
+        require_tls: Deliver only to servers that prove who they are and offer REQUIRETLS. Without it, a header
+            ``TLS-Required: No`` asks for delivery even where a policy would refuse the server. Source: RFC 8689.
+        verp: An envelope sender for each recipient, so that a bounce names by its address whom it is about; see
+            :mod:`mailq.verp`. Two characters are its delimiters; True takes ``default_verp_delimiters``.
     """
 
     message: "bytes | Message[Any, Any] | None" = None
@@ -85,15 +104,20 @@ class Submission:
     subject: str = ""
     text: str | None = None
     html: str | None = None
-    notify: Collection[Notify | str] = ()
+    notify: NotifyWords | Mapping[str, NotifyWords] = ()
     ret: Ret | str | None = None
     envid: str = ""
     orcpt: Mapping[str, str] = field(default_factory=dict)
     priority: int = DEFAULT_PRIORITY
+    mail_class: str = ""
+    tenant: str = ""
     not_before: datetime | timedelta | None = None
     expires: datetime | timedelta | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
+    content: "BinaryIO | PathLike[str] | str | None" = None
+    require_tls: bool = False
+    verp: bool | str = False
 
 
 def new_message(
@@ -103,50 +127,80 @@ def new_message(
     now: datetime,
     message_id: Callable[[], str],
     nexthop_of: Callable[[str], str],
+    spool: Spool | None = None,
 ) -> NewMessage:
     """Return what the queue stores for *submission*.
 
     Args:
         submission: Not changed, except that Python gives a multipart message its boundaries.
-        settings: Of these, ``max_recipients`` and ``message_size_limit_bytes``.
+        settings: Of these, ``max_recipients``, ``message_size_limit_bytes`` and those about VERP.
         now: Aware; goes into Date, and relative instants count from it.
         message_id: Called for a missing Message-ID; gives it with its angle brackets.
         nexthop_of: Routes a normalised address.
+        spool: What ``submission.content`` was opened as, and where it goes; None where there is none.
 
     Raises:
         RefusedError: An address, the envelope or the content cannot be sent; the text says what to change.
     """
-    raw, given = _raw_message(submission)
+    limit = settings.message_size_limit_bytes
+    prepared = None
+    if spool is None:
+        raw, given = _raw_message(submission)
+    else:
+        _check_alone(submission)
+        prepared = prepare_large(spool.pieces(), spool.target, now=now, message_id=message_id, size_limit_bytes=limit)
+        raw, given = prepared.head, ()
     sender = _sender(submission, raw)
     addresses = _recipients(submission, raw, given, settings.max_recipients)
-    content = prepare_content(raw, now=now, message_id=message_id, size_limit_bytes=settings.message_size_limit_bytes)
-    not_before = _instant("not_before", submission.not_before, now)
-    expires_at = _instant("expires", submission.expires, not_before or now)
-    if expires_at is not None and expires_at <= max(now, not_before or now):
-        raise EnvelopeError(f"the message would expire at {expires_at}, before its first attempt; give a later instant")
-    notify = frozenset(_word(Notify, "notify", word) for word in submission.notify)
-    if Notify.NEVER in notify and len(notify) > 1:
-        raise EnvelopeError("notify NEVER stands alone; leave it out, or leave the others out")
+    if prepared is None:
+        content = prepare_content(raw, now=now, message_id=message_id, size_limit_bytes=limit)
+    else:
+        content = prepared.content
+    not_before, expires_at = _times(submission, now)
+    notify = notify_by_recipient(submission.notify, addresses)
     originals = _originals(submission.orcpt, addresses)
     return NewMessage(
         sender=sender,
         recipients=tuple(
-            NewRecipient(address=address, nexthop=nexthop_of(address), orcpt=originals.get(address, ""), notify=notify)
-            for address in addresses
+            NewRecipient(address=one, nexthop=nexthop_of(one), orcpt=originals.get(one, ""), notify=notify[one])
+            for one in addresses
         ),
-        content=content.data,
+        content=content.data if prepared is None else b"",
+        large=None if prepared is None else prepared.large,
         encoding=content.encoding,
         smtputf8=content.utf8_header or any(map(needs_smtputf8, (sender, *addresses))),
         utf8_header=content.utf8_header,
         envid=_envid(submission.envid),
         ret=None if submission.ret is None else _word(Ret, "ret", submission.ret),
         priority=_priority(submission.priority),
+        mail_class=_label("mail_class", submission.mail_class),
+        tenant=_label("tenant", submission.tenant),
         not_before=not_before,
         expires_at=expires_at,
         tags=_tags(submission.tags),
         idempotency_key=_key(submission.idempotency_key),
-        digest="" if submission.idempotency_key is None else _digest(sender, addresses, content),
+        require_tls=submission.require_tls,
+        tls_optional=content.tls_optional and not submission.require_tls,
+        verp=verp_delimiters(submission.verp, sender, settings),
+        digest="" if submission.idempotency_key is None else _digest(sender, addresses, prepared or content),
     )
+
+
+def _times(submission: Submission, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return when the message may first be tried, and when it is given up."""
+    not_before = _instant("not_before", submission.not_before, now)
+    expires_at = _instant("expires", submission.expires, not_before or now)
+    if expires_at is not None and expires_at <= max(now, not_before or now):
+        raise EnvelopeError(f"the message would expire at {expires_at}, before its first attempt; give a later instant")
+    return not_before, expires_at
+
+
+def _check_alone(submission: Submission) -> None:
+    parts = (submission.message, submission.subject, submission.text, submission.html)
+    if submission.to or submission.cc or any(parts):
+        raise EnvelopeError(
+            "content is the whole message; give it alone, without message, to, cc, subject, text or html"
+        )
 
 
 def _raw_message(submission: Submission) -> tuple[bytes, tuple[str, ...]]:
@@ -251,6 +305,15 @@ def _priority(priority: int) -> int:
     return priority
 
 
+def _label(name: str, given: object) -> str:
+    if isinstance(given, str) and (not given or LABEL.fullmatch(given)):
+        return given
+    raise EnvelopeError(
+        f"{name} has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit; "
+        f"{str(given)[:80]!r} does not"
+    )
+
+
 def _tags(tags: Mapping[Any, Any]) -> dict[str, str]:
     if not all(isinstance(text, str) and "\0" not in text for pair in tags.items() for text in pair):
         raise EnvelopeError(f"tags are text by text without NUL, not {tags!r}")
@@ -263,6 +326,7 @@ def _key(key: str | None) -> str | None:
     return key
 
 
-def _digest(sender: str, addresses: Collection[str], content: Content) -> str:
+def _digest(sender: str, addresses: Collection[str], content: Content | Prepared) -> str:
     envelope = "\n".join([sender, *sorted(addresses)]).encode()
-    return hashlib.sha256(envelope + b"\n\n" + digest_of(content.data)).hexdigest()
+    of_content = digest_of(content.data) if isinstance(content, Content) else digest_of_large(content)
+    return hashlib.sha256(envelope + b"\n\n" + of_content).hexdigest()

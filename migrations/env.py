@@ -7,6 +7,7 @@ began with, on PostgreSQL by an advisory lock.
 from alembic import context
 from sqlalchemy import text
 
+from mailq.queue import guards
 from mailq.queue.schema import VERSION_TABLE
 from mailq.queue.tables import metadata
 
@@ -22,4 +23,11 @@ context.configure(
     render_as_batch=connection.dialect.name == "sqlite",
 )
 with context.begin_transaction():
+    before = context.get_context().get_current_revision()
+    if before not in {None, context.script.get_current_head()}:
+        guards.remove(connection)
     context.run_migrations()
+    if context.get_context().get_current_revision() == context.script.get_current_head():
+        guards.install(connection)
+    else:
+        guards.remove(connection)

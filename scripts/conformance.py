@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "conformance.md"
 ROWS = ROOT / "tests" / "conformance_rows.toml"
 DIFFERENCES = ROOT / "docs" / "differences.md"
 
-_NAMED = re.compile(r"\b([DCARSXT])-(\d{2,3})(?: to (?:\1-)?(\d{2,3}))?\b")
+_NAMED = re.compile(r"\b([DCARSXTPBQ])-(\d{2,3})([a-d]?)(?: to (?:\1-)?(\d{2,3}))?\b")
 _DIFFERENCE = re.compile(r"^\| ([A-Z]-\d+(?:, [A-Z]-\d+)*) \| (.+?) \| (.+?) \| .+ \|$", re.MULTILINE)
 _CHAPTERS = {
     "D": "Data",
@@ -29,6 +29,9 @@ _CHAPTERS = {
     "S": "Setting up a session",
     "X": "The transaction",
     "T": "Trouble",
+    "P": "TLS policy and logging in",
+    "B": "Reports",
+    "Q": "The queue",
 }
 
 _HEAD = """\
@@ -63,8 +66,11 @@ def rows() -> dict[str, str]:
 
 def named_rows(text: str) -> Iterator[str]:
     """Yield the rows that *text* names, ranges spelt out."""
-    for letter, first, last in _NAMED.findall(text):
-        yield from (f"{letter}-{number:02}" for number in range(int(first), int(last or first) + 1))
+    for letter, first, part, last in _NAMED.findall(text):
+        if part:
+            yield f"{letter}-{first}{part}"
+        else:
+            yield from (f"{letter}-{number:02}" for number in range(int(first), int(last or first) + 1))
 
 
 def proofs() -> Mapping[str, list[Proof]]:
@@ -98,8 +104,12 @@ def tests() -> Iterator[tuple[Proof, str]]:
 def differences() -> dict[str, Difference]:
     """Return the deliberate differences by row."""
     text = DIFFERENCES.read_text(encoding="utf-8")
-    found = _DIFFERENCE.findall(text)
-    return {row: Difference(mailq, why) for names, mailq, why in found for row in names.split(", ")}
+    found: dict[str, Difference] = {}
+    for names, mailq, why in _DIFFERENCE.findall(text):
+        for row in names.split(", "):
+            before = found.get(row)
+            found[row] = Difference(mailq, why) if before is None else Difference(f"{' '.join(before)} {mailq}", why)
+    return found
 
 
 def tests_of_differences() -> Iterator[str]:

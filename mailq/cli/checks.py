@@ -4,42 +4,37 @@ Each is bounded in time, and none changes anything.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from mailq.addresses import normalise_domain
 from mailq.broker import is_memory, is_redis, make_celery
+from mailq.cli.check_result import CheckResult
+from mailq.cli.limits_checks import check_limits
+from mailq.cli.tls_checks import check_authorities
+from mailq.envelope import Protocol
 from mailq.errors import LookupFailedError, LookupKind, MailqError
+from mailq.queue.reports import load_templates
 from mailq.queue.store import Store
 from mailq.routing.resolver import DnsResolver
 from mailq.routing.transport import Routes
 from mailq.settings import Settings
 from mailq.settings_sources import mask_url
+from mailq.tls.choose import dane_available, dane_wanted
+from mailq.tls.table import PolicyTable
 
 _PATIENCE = timedelta(seconds=5)
 _PROBE_DOMAIN = "example.com"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """What one check found.
-
-    Attributes:
-        name: Of what was looked at.
-        finding: One line.
-        advice: What to do; empty where nothing is to be done.
-    """
-
-    name: str
-    grade: Literal["ok", "warn", "fail"]
-    finding: str
-    advice: str = ""
-
-
 def run_checks(settings: Settings) -> list[CheckResult]:
     """Return what all checks found, in a fixed order."""
-    return [check(settings) for check in (check_database, check_broker, check_routes, check_dns, check_hostname)]
+    checks = (
+        *(check_database, check_broker, check_routes, check_limits, check_dns),
+        *(check_policies, check_authorities, check_reports, check_hostname),
+    )
+    return [check(settings) for check in checks]
 
 
 def check_database(settings: Settings) -> CheckResult:
@@ -127,6 +122,56 @@ def check_dns(settings: Settings) -> CheckResult:
                 "and disable_dns_lookups=yes.",
             )
     return CheckResult(name="DNS", grade="ok", finding="the name servers answer")
+
+
+def check_policies(settings: Settings) -> CheckResult:
+    """Look whether every entry of the policy table can be followed, and whether DANE can be believed where wanted."""
+    try:
+        table = PolicyTable(settings.tls_policy_maps)
+    except MailqError as error:
+        return CheckResult(name="TLS policy", grade="fail", finding=str(error), advice="Correct tls_policy_maps.")
+    if table.problems:
+        bad = "; ".join(f"{entry.key}: {entry.problem}" for entry in table.problems)
+        return CheckResult(
+            name="TLS policy", grade="fail", finding=bad, advice="Mail for these waits: correct tls_policy_maps."
+        )
+    if dane_wanted(settings, table):
+        return _check_dane(settings)
+    return CheckResult(name="TLS policy", grade="ok", finding=f"level {settings.tls_security_level}")
+
+
+def _check_dane(settings: Settings) -> CheckResult:
+    if not dane_available(settings, Protocol.SMTP):
+        return CheckResult(
+            name="TLS policy",
+            grade="warn",
+            finding="DANE is off: dane is the same as may, and with dane-only mail waits",
+            advice="Use name servers that validate, on this machine or on a safe way, and set "
+            "dns_support_level=dnssec; DANE needs DNS, and ignore_mx_lookup_error=no.",
+        )
+    limited = replace(settings, dns_timeout=min(settings.dns_timeout, _PATIENCE))
+    try:
+        validated = DnsResolver(limited).addresses(_PROBE_DOMAIN).validated
+    except LookupFailedError as error:
+        validated, why = False, error.text
+    else:
+        why = f"the name servers do not vouch for {_PROBE_DOMAIN}, whose zone is signed"
+    if validated:
+        return CheckResult(name="TLS policy", grade="ok", finding="DANE is on, the name servers validate")
+    advice = (
+        "Without validation no TLSA record counts. Use name servers that validate, such as unbound on this machine."
+    )
+    return CheckResult(name="TLS policy", grade="warn", finding=f"DANE has no effect: {why}", advice=advice)
+
+
+def check_reports(settings: Settings) -> CheckResult:
+    """Look whether the words of reports can be used."""
+    try:
+        load_templates(settings)
+    except MailqError as error:
+        return CheckResult(name="reports", grade="fail", finding=str(error), advice="Correct the file.")
+    path = settings.bounce_template_file
+    return CheckResult(name="reports", grade="ok", finding=f"in the words of {path or 'mailq'}")
 
 
 def check_hostname(settings: Settings) -> CheckResult:

@@ -26,7 +26,7 @@ MEANINGS = {
     ExitCode.UNAVAILABLE: "the database or the broker cannot be reached",
     ExitCode.TEMPORARY: "sendmail: not queued now, the caller should try again",
     ExitCode.CONFIGURATION: "a setting or the database's schema is wrong; doctor: a check failed",
-    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C, or the question was answered no",
 }
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mailq.cli.choose import CHOICES, selection_options
+from mailq.cli.choose import is_chosen, selection_options
 from mailq.cli.session import Command, Session
-from mailq.cli.text import printable, relative, span, table
+from mailq.cli.text import printable, relative, span, table, tls_line
 
 if TYPE_CHECKING:
     from mailq.queue.views import AttemptView, MessageView, RecipientView
@@ -19,7 +19,6 @@ _HEAD = ("QUEUE ID", "STATE", "RECIPIENT", "NEXTHOP", "TRIES", "NEXT", "LAST ANS
 
 @click.command("list", cls=Command)
 @selection_options
-@click.option("--state", "states", multiple=True, type=click.Choice(CHOICES), help="In this state; repeatable.")
 @click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="Most rows; 0 is no limit.")
 @click.pass_obj
 def list_command(session: Session, /, limit: int, **criteria: Any) -> None:
@@ -39,7 +38,7 @@ def list_command(session: Session, /, limit: int, **criteria: Any) -> None:
     if session.json:
         return
     if not shown:
-        session.say("No recipient matches." if any(criteria.values()) else "The queue is empty.")
+        session.say("No recipient matches." if is_chosen(criteria) else "The queue is empty.")
         return
     now = datetime.now(UTC)
     for line in table(_HEAD, (_row(recipient, now) for recipient in shown)):
@@ -84,9 +83,12 @@ def _message_lines(message: "MessageView", now: datetime) -> Iterator[str]:
         "Queued": f"{message.created_at:%Y-%m-%d %H:%M:%S %Z} ({relative(message.created_at, now)})",
         "Expires": "" if message.expires_at is None else f"{message.expires_at:%Y-%m-%d %H:%M:%S %Z}",
         "Priority": str(message.priority),
+        "Class": message.mail_class,
+        "Tenant": message.tenant,
         "Envelope id": message.envid,
         "Tags": ", ".join(f"{name}={value}" for name, value in message.tags.items()),
         "Key": message.idempotency_key or "",
+        "TLS": "required" if message.require_tls else "optional" if message.tls_optional else "",
         "Report about": message.notice_of or "",
     }
     yield from (f"{name + ':':14}{printable(value)}" for name, value in facts.items() if value)
@@ -100,7 +102,16 @@ def _recipient_lines(recipient: "RecipientView", now: datetime) -> Iterator[str]
     yield f"  by way of {printable(recipient.nexthop)}, {_tries(recipient.attempts)}"
     for attempt in recipient.history:
         yield from _attempt_lines(attempt)
+    if recipient.uncertain_at is not None:
+        yield f"  it may have been sent: nobody knows what came of the attempt {relative(recipient.uncertain_at, now)}"
+    if recipient.fault:
+        yield f"  mailq, a hook or a worker failed over it, in the last {_attempts_in_a_row(recipient.stumbles)}:"
+        yield from (f"    {printable(line)}" for line in recipient.fault.splitlines())
     yield f"  next: {_next(recipient, now)}"
+
+
+def _attempts_in_a_row(count: int) -> str:
+    return "attempt" if count == 1 else f"{count} attempts"
 
 
 def _tries(attempts: int) -> str:
@@ -114,10 +125,14 @@ def _attempt_lines(attempt: "AttemptView") -> Iterator[str]:
         relay = before.get("relay") or "no server"
         yield f"     before, {printable(relay)}: {printable(before.get('reason', ''))}"
     yield f"     server: {printable(attempt.relay) or 'none reached'}"
+    if attempt.tls:
+        yield f"     TLS: {printable(tls_line(attempt.tls))}"
     if attempt.reason:
         yield f"     reason: {printable(attempt.reason)}"
     if attempt.reply_text:
         yield f"     it said: {printable(attempt.reply_text)}"
+    if attempt.milliseconds:
+        yield f"     times: {', '.join(f'{part} {taken} ms' for part, taken in attempt.milliseconds.items())}"
 
 
 def _next(recipient: "RecipientView", now: datetime) -> str:
@@ -128,6 +143,8 @@ def _next(recipient: "RecipientView", now: datetime) -> str:
             return f"attempt {recipient.attempts + 1}, {when}"
         case "held":
             return "nothing until somebody releases it: mailq release"
+        case "quarantined":
+            return "nothing until somebody has looked at it: mailq release or mailq retry tries it again"
         case "active":
             return "being delivered right now"
         case _:

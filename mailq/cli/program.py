@@ -8,14 +8,20 @@ from typing import Any, NoReturn
 import click
 
 import mailq
-from mailq.cli.act import cancel, hold, purge, release, retry
+from mailq.cli.act import bounce, cancel, expire, hold, purge, release, reroute, retry
 from mailq.cli.doctor import doctor
 from mailq.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
+from mailq.cli.history import history
+from mailq.cli.limits import limits
 from mailq.cli.look import list_command, show
 from mailq.cli.run import dev, migrate, worker
 from mailq.cli.send import send
 from mailq.cli.sendmail import sendmail
 from mailq.cli.session import Session, common_options
+from mailq.cli.suspend import resume, suspend, suspensions
+from mailq.cli.tls import tls_check, tlsrpt
+from mailq.cli.uncertain import uncertain
+from mailq.cli.why import audit, explain
 from mailq.errors import MailqError
 
 
@@ -82,18 +88,31 @@ def main(context: click.Context) -> None:
 
 
 for _command in (
+    audit,
+    bounce,
     cancel,
     dev,
     doctor,
+    history,
+    expire,
+    explain,
     hold,
+    limits,
     list_command,
     migrate,
     purge,
     release,
+    reroute,
+    resume,
     retry,
     send,
     sendmail,
     show,
+    suspend,
+    suspensions,
+    tls_check,
+    tlsrpt,
+    uncertain,
     worker,
 ):
     main.add_command(_command)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _BATCH = 100
 _STDIN = "-"
+_LARGE_BYTES = 1_048_576
 
 
 def _tags(_context: click.Context, _parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -38,12 +39,17 @@ def _tags(_context: click.Context, _parameter: click.Parameter, given: Sequence[
 @click.option("--text", help="Compose a message with this text.")
 @click.option("--html", help="Compose a message with this HTML.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first, 9 last.")
+@click.option("--class", "mail_class", default="", metavar="NAME", help="Kind of mail; may choose a retry schedule.")
+@click.option("--tenant", default="", metavar="NAME", help="On whose behalf; tenants take turns.")
 @click.option("--after", "not_before", type=Duration(), help="First attempt after this time, such as 2h.")
 @click.option("--expires", type=Duration(), help="Give up after this time, such as 1d.")
 @click.option("--notify", multiple=True, type=click.Choice(["NEVER", "SUCCESS", "FAILURE", "DELAY"], False))
 @click.option("--ret", type=click.Choice(["FULL", "HDRS"], False), help="What failure reports return.")
 @click.option("--envid", default="", help="Named in reports.")
+@click.option("--verp", is_flag=True, help="An envelope sender for each recipient.")
+@click.option("--verp-delimiters", metavar="XY", help="The same, with two characters other than the usual ones.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", callback=_tags, help="Kept; repeatable.")
+@click.option("--require-tls", is_flag=True, help="Only to servers that prove who they are and offer REQUIRETLS.")
 @click.option("--key", "idempotency_key", help="Queue this message once only, however often this is run.")
 @click.pass_obj
 def send(
@@ -69,11 +75,12 @@ def send(
     elif len(files) > 1:
         _queue_files(session, files, options)
     else:
-        _queue_one(session, Submission(message=read_message(files[0] if files else _STDIN), **options))
+        _queue_one(session, Submission(**message_from(files[0] if files else _STDIN), **options))
 
 
 def _options(rest: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(rest)
+    options["verp"] = options.pop("verp_delimiters") or options["verp"]
     if options.pop("read_recipients"):
         if options["recipients"]:
             raise click.UsageError("give either --to or --read-recipients")
@@ -83,8 +90,8 @@ def _options(rest: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def read_message(name: str) -> bytes:
-    """Return the octets of the file *name*, or of standard input for ``-``.
+def message_from(name: str) -> dict[str, Any]:
+    """Return what makes the file *name*, or standard input for ``-``, the message: small ones are read at once.
 
     Raises:
         ContentError: It cannot be read.
@@ -92,9 +99,12 @@ def read_message(name: str) -> bytes:
     if name == _STDIN:
         if sys.stdin.isatty():
             click.echo("Type the message, header first; end with Ctrl-D.", err=True)
-        return sys.stdin.buffer.read()
+        return {"content": sys.stdin.buffer}
+    path = Path(name)
     try:
-        return Path(name).read_bytes()
+        if path.stat().st_size > _LARGE_BYTES:
+            return {"content": path}
+        return {"message": path.read_bytes()}
     except OSError as error:
         raise ContentError(f"{name}: {error.strerror}") from error
 
@@ -127,7 +137,7 @@ def _submissions(names: Sequence[str], options: Mapping[str, Any]) -> "Iterator[
     from mailq.submission import Submission  # noqa: PLC0415 - as for the queue
 
     for name in names:
-        yield Submission(message=read_message(name), **options)
+        yield Submission(**message_from(name), **options)
 
 
 def _progress(session: Session, items: Sequence[Any], label: str) -> AbstractContextManager[Any]:

@@ -40,7 +40,8 @@ def _ignored(context: click.Context, _parameter: click.Parameter, value: Sequenc
 @click.option("-V", "envid", default="", help="Envelope id.")
 @click.option("-b", "mode", type=click.Choice(["m"]), help="Only -bm, to deliver mail, which is the default.")
 @click.option("-o", "options", multiple=True, hidden=True, callback=_ignored, expose_value=False)
-@click.option("-e", "-B", "-L", "-O", "-X", "-h", "-q", multiple=True, hidden=True, expose_value=False)
+@click.option("-X", "traffic", multiple=True, help="-XV, or -XV with two delimiters: an envelope sender by recipient.")
+@click.option("-e", "-B", "-L", "-O", "-h", "-q", multiple=True, hidden=True, expose_value=False)
 @click.pass_context
 def sendmail(
     context: click.Context,
@@ -53,6 +54,7 @@ def sendmail(
     notify: str | None,
     ret: str | None,
     envid: str,
+    traffic: Sequence[str],
     mode: str | None,  # noqa: ARG001 - only its presence is checked
 ) -> int:
     """Queue a message from standard input, as sendmail does.
@@ -77,6 +79,7 @@ def sendmail(
             notify=notify.split(",") if notify else (),
             ret=ret,
             envid=envid,
+            verp=next((given[1:] or True for given in traffic if given.startswith("V")), False),
         )
     except InfrastructureError as error:
         click.echo(f"mailq: {error}", err=True)

@@ -2,8 +2,9 @@
 
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 _NARROWEST_LAST_COLUMN = 20
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -38,6 +39,16 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() and unicodedata.category(character) != "Cf" else " " for character in text
     )
+
+
+def tls_line(tls: Mapping[str, Any]) -> str:
+    """Return in a line how a session was encrypted, from the fields of :class:`mailq.security.TlsResult`."""
+    problem = tls["problem"]
+    if not tls["protocol"]:
+        return f"plaintext: {problem}" if problem else "plaintext"
+    name = f" {tls['peer_name']}" if tls["peer_name"] else ""
+    verdict = f"verified by {tls['verified_by']}" if tls["verified_by"] else problem or "not verified"
+    return f"{tls['protocol']} {tls['cipher']}{name}, {verdict}"
 
 
 def cut(text: str, width: int) -> str:

@@ -3,29 +3,33 @@
 Source: smtp-delivery C-15 to C-28, C-38 to C-47, C-70 to C-74, R-20, R-40 to R-50.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
-from mailq.delivery.authenticate import credentials_for
 from mailq.delivery.classify import not_connected, path_too_long, source_address_unusable
 from mailq.delivery.handshake import Introduction, introduce
+from mailq.delivery.logins import Login, kept_apart_by
 from mailq.delivery.plan import ConnectPlan
-from mailq.delivery.ports import Ports
+from mailq.delivery.policy import PolicyBook, outcome_of, passed_over
+from mailq.delivery.ports import Connection, Passage, Ports, Way
 from mailq.delivery.report import SessionReport
-from mailq.delivery.session import Session
+from mailq.delivery.session import Session, SessionKey
 from mailq.delivery.session_cache import SessionCache
 from mailq.delivery.site import Site
-from mailq.delivery.transcript import trouble_in
+from mailq.delivery.stopwatch import timed
 from mailq.delivery.transfer import transfer
 from mailq.envelope import CacheRule, DeliveryRequest, Protocol
 from mailq.errors import ConnectFailedError, SocketPathTooLongError, SourceAddressError
 from mailq.routing.destination import Destination, parse_destination
 from mailq.routing.mx import NoRoute, Route
 from mailq.routing.route import find_route
+from mailq.security import TlsLevel, TlsPolicy
 from mailq.settings import Settings
-from mailq.smtp.sasl import Credentials
-from mailq.status import Endpoint, RecipientId, Scope
+from mailq.smtp.credentials import LoginRequest
+from mailq.status import Endpoint, Failure, RecipientId, Scope, SessionFacts
+from mailq.tls.server import PolicyProblem
 
 LOOP_PORT = 25
 
@@ -37,6 +41,17 @@ def _closed_on_error(session: Session) -> Iterator[None]:
         yield
     except BaseException:
         session.close()
+        raise
+
+
+@contextmanager
+def _left_on_error(passage: Passage | None) -> Iterator[None]:
+    """Give the right to connect back when our own side fails."""
+    try:
+        yield
+    except BaseException:
+        if passage is not None:
+            passage.leave()
         raise
 
 
@@ -52,10 +67,18 @@ class Caller:
         self._recipients = {r.id: r for r in request.recipients}
         self._rule = CacheRule()
         self._label = ""
+        self._parting: Callable[[], None] | None = None
         self._reused: set[str] = set()
+        self._logins: dict[LoginRequest, Login] = {}
+        self._book = PolicyBook(
+            request, ports=ports, settings=settings, logs_in=lambda endpoint: self._login(endpoint).expected
+        )
         self._destination: Destination | None = None
         self._site_text = ""
         self._best_preference = 0
+        self._waited: dict[str, float] = {}
+        self._hosts: tuple[str, ...] = ()
+        self._first = True
 
     def find_route(self, site: Site) -> Route | NoRoute:
         """Resolve *site* to servers in the order of trying.
@@ -64,26 +87,36 @@ class Caller:
             DestinationSyntaxError: The site does not parse.
         """
         self._site_text = site.text
+        self._waited = {}
         path = site.socket_path
         if path is not None:
             self._destination = None
             endpoint = Endpoint(host=self._settings.myhostname, address=path, port=None)
-            return Route(endpoints=(endpoint,), best_preference=0, last_site=True)
+            local = Route(endpoints=(endpoint,), best_preference=0, last_site=True)
+            self._book.at_site(site.text, None, local)
+            return local
         lmtp = self._request.protocol is Protocol.LMTP
         service = self._settings.lmtp_tcp_port if lmtp else self._settings.tcp_port
         self._destination = parse_destination(site.text, default_service=service)
-        return find_route(
-            self._destination,
-            resolver=self._ports.resolver,
-            own_addresses=self._ports.own_addresses,
-            settings=self._settings,
-            rng=self._ports.rng,
-            protocol=self._request.protocol,
-        )
+        with timed(self._waited, "dns", self._ports.clock):
+            route = find_route(
+                self._destination,
+                resolver=self._ports.resolver,
+                own_addresses=self._ports.own_addresses,
+                settings=self._settings,
+                rng=self._ports.rng,
+                protocol=self._request.protocol,
+            )
+        self._book.at_site(site.text, self._destination, route)
+        if isinstance(route, NoRoute):
+            return replace(route, failure=replace(route.failure, facts=SessionFacts(seconds=self._waited)))
+        return route
 
     def plan(self, site: Site, route: Route) -> ConnectPlan:
         """Return the search through the route's servers."""
         self._best_preference = route.best_preference
+        self._hosts = tuple(sorted({endpoint.host for endpoint in route.endpoints}))
+        self._first = site.first
         if site.first:
             self._rule = self._cache_rule()
             self._label = site.text if self._rule.load or self._rule.store else ""
@@ -100,8 +133,10 @@ class Caller:
         if not self._rule.load:
             return
         if self._label and plan.waiting:
-            session = self._sessions.take_by_destination(self._destination_key())
-            if session is not None and self._alive(session):
+            session = self._sessions.take_by_destination(self._destination_key(), self._ports.gate)
+            if session is not None and not self._book.still_holds(session):
+                session.quit()
+            elif session is not None and self._alive(session):
                 plan.reused(session.endpoint)
                 yield session
         for endpoint in plan.waiting:
@@ -114,29 +149,40 @@ class Caller:
 
     def call(self, endpoint: Endpoint, pending: Sequence[RecipientId], *, plaintext: bool) -> SessionReport:
         """Hold a session with *endpoint*: a kept one of a backup server, else a new one."""
+        server = self._book.server(endpoint)
+        policy = self._book.choose(server)
+        if isinstance(policy, PolicyProblem):
+            self._book.note(policy.policy, outcome_of(policy), endpoint)
+            return passed_over(policy, endpoint)
+        if plaintext:
+            policy = replace(policy, level=TlsLevel.NONE)
         if self._rule.load and endpoint.preference != self._best_preference:
             kept = self._take(endpoint)
             if kept is not None:
                 return self.converse(kept, pending)
-        try:
-            connection = self._ports.connector.connect(endpoint, timeout_seconds=self._connect_seconds())
-        except SocketPathTooLongError:
-            return SessionReport(failure=path_too_long(endpoint))
-        except SourceAddressError:
-            return SessionReport(failure=source_address_unusable(endpoint))
-        except ConnectFailedError as error:
-            return SessionReport(failure=not_connected(endpoint, str(error)))
-        ports = self._ports
+        ports, seconds = self._ports, dict(self._waited)
+        passage = None if ports.gate is None else ports.gate.admit(self._way(endpoint))
+        with timed(seconds, "connect", ports.clock), _left_on_error(passage):
+            connection = self._connect(endpoint)
+        if isinstance(connection, Failure):
+            if passage is not None:
+                passage.leave()
+            return SessionReport(failure=connection).with_facts(SessionFacts(seconds=seconds))
         session = Session(
             connection,
             endpoint,
             clock=ports.clock,
             settings=self._settings,
             hooks=ports.hooks,
-            key=self._endpoint_key(endpoint),
+            key=self._endpoint_key(endpoint, policy),
+            policy=policy,
+            server=server,
+            passage=passage,
         )
-        with _closed_on_error(session):
-            failed = introduce(session, self._introduction(endpoint, plaintext=plaintext))
+        session.seconds = seconds
+        with _closed_on_error(session), timed(seconds, "handshake", ports.clock):
+            failed = introduce(session, self._introduction(session, plaintext=plaintext))
+        self._book.note(policy, session.tls, endpoint)
         if failed is not None:
             return self._leave(session, failed)
         return self.converse(session, pending)
@@ -144,15 +190,24 @@ class Caller:
     def converse(self, session: Session, pending: Sequence[RecipientId]) -> SessionReport:
         """Carry out the transaction on a session that is ready, then keep or end the session."""
         recipients = tuple(self._recipients[r] for r in pending)
-        retry = self._may_fall_back(session.endpoint)
-        with _closed_on_error(session):
+        retry = self._may_fall_back(session.endpoint, session.policy)
+        session.seconds = self._waited | session.seconds
+        with _closed_on_error(session), timed(session.seconds, "transfer", self._ports.clock):
+            self._ports.fence()
             report = transfer(session, self._request, recipients, ports=self._ports, may_retry_plaintext=retry)
         return self._leave(session, report)
 
+    def part(self) -> None:
+        """Keep or end the session that was reported on last; taking leave of a server may take long."""
+        parting, self._parting = self._parting, None
+        if parting is not None:
+            parting()
+
     def _leave(self, session: Session, report: SessionReport) -> SessionReport:
-        """Keep or end the session; return *report* with the trouble it met."""
-        lines = session.transcript.take()
-        trouble = trouble_in(report, lines, session.endpoint, garbled=session.garbled)
+        """Decide whether to keep the session; return *report* with what is to be known of it."""
+        facts = SessionFacts(tls=session.tls, seconds=session.seconds, login=session.login, reused=session.reused)
+        session.seconds = {}
+        report = session.transcript.conclude(report, facts, endpoint=session.endpoint, garbled=session.garbled)
         keep = self._rule.store and session.keepable
         site_failure = report.failure is not None and report.failure.scope is Scope.SERVER
         label = self._label
@@ -161,21 +216,49 @@ class Caller:
             self._label = ""
         if keep and not site_failure:
             key = self._destination_key(label) if label else None
-            self._sessions.keep(session, key)
+            self._parting = partial(self._sessions.keep, session, key)
         else:
-            session.quit()
-        return report if trouble is None else replace(report, trouble=trouble)
+            self._parting = session.quit
+        return report
+
+    def _connect(self, endpoint: Endpoint) -> Connection | Failure:
+        try:
+            return self._ports.connector.connect(endpoint, timeout_seconds=self._connect_seconds())
+        except SocketPathTooLongError:
+            return path_too_long(endpoint)
+        except SourceAddressError:
+            return source_address_unusable(endpoint)
+        except ConnectFailedError as error:
+            return not_connected(endpoint, str(error))
 
     def _take(self, endpoint: Endpoint) -> Session | None:
-        session = self._sessions.take_by_endpoint(self._endpoint_key(endpoint))
+        policy = self._book.choose(self._book.server(endpoint))
+        if isinstance(policy, PolicyProblem):
+            return None
+        session = self._sessions.take_by_endpoint(self._endpoint_key(endpoint, policy), self._ports.gate)
         return session if session is not None and self._alive(session) else None
 
     def _alive(self, session: Session) -> bool:
-        if not session.probe():
+        with timed(session.seconds, "handshake", self._ports.clock):
+            alive = session.probe()
+        if not alive or not self._may_use(session):
             session.close()
             return False
         self._reused.add(session.endpoint.address)
         return True
+
+    def _may_use(self, session: Session) -> bool:
+        """Whether a kept session may be used for this request, too, as far as connections are counted."""
+        if self._ports.gate is None or session.passage is None:
+            return True
+        passage = self._ports.gate.take_over(session.passage)
+        if passage is None:
+            return False
+        session.passage = passage
+        return True
+
+    def _way(self, endpoint: Endpoint) -> Way:
+        return Way(endpoint=endpoint, hosts=self._hosts, first=self._first)
 
     def _cache_rule(self) -> CacheRule:
         settings, destination = self._settings, self._destination
@@ -184,16 +267,18 @@ class Caller:
             return CacheRule(load=True, store=True)
         return self._request.cache if settings.connection_cache_on_demand else CacheRule()
 
-    def _destination_key(self, label: str = "") -> tuple[str, ...]:
-        return (self._request.protocol.value, label or self._label)
+    def _destination_key(self, label: str = "") -> SessionKey:
+        sender = (self._login_sender(),) if self._settings.sender_dependent_authentication else ()
+        request = self._request
+        return (request.protocol, label or self._label, request.require_tls, request.tls_optional, *sender)
 
-    def _endpoint_key(self, endpoint: Endpoint) -> tuple[str, ...]:
-        level = self._settings.tls_security_level
+    def _endpoint_key(self, endpoint: Endpoint, policy: TlsPolicy) -> SessionKey:
         # An authenticated session is for those with the same credentials only. Source: smtp-delivery R-12, R-15.
-        login = (self._site_text, endpoint.host) if self._settings.sasl_password_maps else ()
-        return (self._request.protocol.value, endpoint.address, str(endpoint.port), level, *login)
+        login = kept_apart_by(self._login_request(endpoint), self._settings, self._ports)
+        return (self._request.protocol, endpoint.address, endpoint.port, policy, *login)
 
-    def _introduction(self, endpoint: Endpoint, *, plaintext: bool) -> Introduction:
+    def _introduction(self, session: Session, *, plaintext: bool) -> Introduction:
+        endpoint = session.endpoint
         smtp = self._request.protocol is Protocol.SMTP
         port = None if self._destination is None else self._destination.port
         return Introduction(
@@ -201,27 +286,34 @@ class Caller:
             nexthop=self._request.nexthop,
             best=endpoint.preference == self._best_preference,
             detect_loop=smtp and port == LOOP_PORT,
-            tls_level="none" if plaintext else self._tls_level(endpoint),
-            may_retry_plaintext=self._may_fall_back(endpoint),
-            credentials=self._credentials(endpoint),
+            plaintext=plaintext,
+            may_retry_plaintext=self._may_fall_back(endpoint, session.policy),
+            login=self._login(endpoint),
         )
 
-    def _credentials(self, endpoint: Endpoint) -> Credentials | None:
-        return credentials_for(self._settings, host=endpoint.host, nexthop=self._site_text)
+    def _login(self, endpoint: Endpoint) -> Login:
+        """Return the log-in at a server, which looks up what it needs once a request."""
+        request = self._login_request(endpoint)
+        return self._logins.setdefault(request, Login(request, settings=self._settings, ports=self._ports))
 
-    def _tls_level(self, endpoint: Endpoint) -> str:
-        level = self._settings.tls_security_level
-        # A local socket needs no opportunistic encryption. Source: smtp-delivery C-92.
-        return "none" if endpoint.port is None and level == "may" else level
+    def _login_request(self, endpoint: Endpoint) -> LoginRequest:
+        return LoginRequest(
+            sender=self._login_sender(), host=endpoint.host, nexthop=self._site_text, port=endpoint.port
+        )
 
-    def _may_fall_back(self, endpoint: Endpoint) -> bool:
+    def _login_sender(self) -> str:
+        """Return the sender that credentials may depend on; empty where they do not. Source: P-62."""
+        dependent = self._settings.sender_dependent_authentication and self._request.protocol is Protocol.SMTP
+        return self._request.sender if dependent else ""
+
+    def _may_fall_back(self, endpoint: Endpoint, policy: TlsPolicy) -> bool:
         """Whether a TLS failure may be answered by plaintext: opportunistic, deferred before, no password to lose.
 
         Source: smtp-delivery P-30.
         """
         waited = self._request.active_at - self._request.arrived_at
-        opportunistic = self._settings.tls_security_level == "may" and self._credentials(endpoint) is None
-        return opportunistic and waited >= self._settings.minimal_backoff_time
+        opportunistic = policy.level is TlsLevel.MAY and not policy.requires.demands_tls
+        return opportunistic and waited >= self._settings.minimal_backoff_time and not self._login(endpoint).expected
 
     def _connect_seconds(self) -> float:
         lmtp = self._request.protocol is Protocol.LMTP

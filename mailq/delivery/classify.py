@@ -16,7 +16,9 @@ from mailq.errors import (
     MailqError,
     ReplyTooLongError,
 )
+from mailq.faults import describe_fault
 from mailq.status import Endpoint, EnhancedStatus, Failure, Reply, Scope, Severity, Stage
+from mailq.tls.server import PolicyProblem
 
 _IN_REPLY_TO = {
     Stage.MAIL: "MAIL FROM command",
@@ -24,6 +26,7 @@ _IN_REPLY_TO = {
     Stage.DATA: "DATA command",
     Stage.END_OF_DATA: "end of DATA command",
 }
+_IN_TRANSACTION = frozenset({*_IN_REPLY_TO, Stage.BODY})
 
 CONNECT_STATUS = EnhancedStatus(Severity.TRANSIENT, 4, 1)
 MISCONFIGURED_STATUS = EnhancedStatus(Severity.TRANSIENT, 3, 5)
@@ -36,8 +39,11 @@ LOOP_STATUS = EnhancedStatus(Severity.PERMANENT, 4, 6)
 TOO_LARGE_STATUS = EnhancedStatus(Severity.PERMANENT, 3, 4)
 NO_SMTPUTF8_STATUS = EnhancedStatus(Severity.PERMANENT, 6, 7)
 AUTHENTICATION_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 0)
+AUTHENTICATION_LOOP_STATUS = EnhancedStatus(Severity.TRANSIENT, 3, 0)
 HANDSHAKE_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 5)
 NOT_OFFERED_STATUS = EnhancedStatus(Severity.TRANSIENT, 7, 4)
+REQUIRETLS_MISSING_STATUS = EnhancedStatus(Severity.PERMANENT, 7, 30)
+REQUIRETLS_UNSAFE_STATUS = EnhancedStatus(Severity.PERMANENT, 7, 10)
 
 
 def is_protocol_error(reply: Reply) -> bool:
@@ -109,7 +115,10 @@ def stream_failure(error: MailqError, stage: Stage, endpoint: Endpoint) -> Failu
         status, reason = LOCAL_DATA_STATUS, local_data_reason(endpoint)
     else:
         reason = f"lost connection with {endpoint.name} while {stage.value}"
-    return _local(status, reason, stage=stage, scope=Scope.SERVER, endpoint=endpoint)
+    failure = _local(status, reason, stage=stage, scope=Scope.SERVER, endpoint=endpoint)
+    # What fails before a message is offered fails for every message.
+    about_message = isinstance(error, HookFailedError) and stage in _IN_TRANSACTION
+    return replace(failure, fault=describe_fault(error)) if about_message else failure
 
 
 def local_data_reason(endpoint: Endpoint | None) -> str:
@@ -117,10 +126,11 @@ def local_data_reason(endpoint: Endpoint | None) -> str:
     return "local data error" + (f" while talking to {endpoint.name}" if endpoint else "")
 
 
-def hook_failed(endpoint: Endpoint) -> Failure:
+def hook_failed(error: HookFailedError, endpoint: Endpoint) -> Failure:
     """Return the failure of a hook before the message was offered; the server is not to blame. Source: T-37."""
     reason = local_data_reason(endpoint)
-    return _local(LOCAL_DATA_STATUS, reason, stage=Stage.MAIL, scope=Scope.MESSAGE, endpoint=endpoint)
+    failure = _local(LOCAL_DATA_STATUS, reason, stage=Stage.MAIL, scope=Scope.MESSAGE, endpoint=endpoint)
+    return replace(failure, fault=describe_fault(error))
 
 
 def conversion_failed(problem: str, endpoint: Endpoint) -> Failure:
@@ -197,15 +207,63 @@ def tls_handshake_failed(endpoint: Endpoint, *, required: bool) -> Failure:
     return _local(HANDSHAKE_STATUS, reason, stage=Stage.TLS, scope=scope, endpoint=endpoint)
 
 
+def certificate_not_verified(endpoint: Endpoint) -> Failure:
+    """Return the failure of a server that did not prove who it is. Source: smtp-delivery P-26."""
+    reason = "Server certificate not verified"
+    return _local(HANDSHAKE_STATUS, reason, stage=Stage.TLS, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def requiretls_missing(endpoint: Endpoint) -> Failure:
+    """Return the failure of a server that cannot pass the wish for TLS on; the next one may. Source: P-53, T-24."""
+    reason = f"REQUIRETLS is required, but was not offered by host {endpoint.name}"
+    return _next_may(REQUIRETLS_MISSING_STATUS, reason, endpoint)
+
+
+def requiretls_unsafe(endpoint: Endpoint, why: str) -> Failure:
+    """Return the failure of a session that is not as safe as the message asks for. Source: P-53, T-24."""
+    reason = f"REQUIRETLS is required, but host {endpoint.name} {why}"
+    return _next_may(REQUIRETLS_UNSAFE_STATUS, reason, endpoint)
+
+
+def _next_may(status: EnhancedStatus, reason: str, endpoint: Endpoint) -> Failure:
+    failure = _local(status, reason, stage=Stage.TLS, scope=Scope.MESSAGE, endpoint=endpoint)
+    return replace(failure, settles=False)
+
+
+def policy_problem(problem: PolicyProblem, endpoint: Endpoint) -> Failure:
+    """Return the failure of a server that may not be connected to; the next one may. Source: C-34, P-12, P-52."""
+    failure = _local(problem.status, problem.reason, stage=Stage.POLICY, scope=Scope.SERVER, endpoint=endpoint)
+    return replace(failure, settles=False)
+
+
 def authentication_failed(endpoint: Endpoint, text: str) -> Failure:
     """Return the failure of a log-in that we gave up. Source: smtp-delivery P-64, P-66."""
     reason = f"SASL authentication failed; cannot authenticate to server {endpoint.name}: {text}"
     return _local(AUTHENTICATION_STATUS, reason, stage=Stage.AUTH, scope=Scope.SERVER, endpoint=endpoint)
 
 
-def authentication_refused(reply: Reply, endpoint: Endpoint, *, soft_bounce: bool) -> Failure:
-    """Return the failure of a log-in that the server refused; with *soft_bounce* never for good. Source: P-67."""
-    reason = f"SASL authentication failed; server {endpoint.name} said: {reply.text}"
+def no_mechanism(endpoint: Endpoint) -> Failure:
+    """Return the failure of a server that offers no mechanism we know and may use. Source: smtp-delivery P-64."""
+    reason = (
+        f"SASL authentication failed: server {endpoint.name} offered no compatible authentication mechanisms for this "
+        "type of connection security"
+    )
+    return _local(AUTHENTICATION_STATUS, reason, stage=Stage.AUTH, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def authentication_loops(endpoint: Endpoint) -> Failure:
+    """Return the failure of a server whose challenges have no end. Source: smtp-delivery P-66."""
+    reason = f"SASL authentication failed; authentication protocol loop with server {endpoint.name}"
+    return _local(AUTHENTICATION_LOOP_STATUS, reason, stage=Stage.AUTH, scope=Scope.SERVER, endpoint=endpoint)
+
+
+def authentication_refused(reply: Reply, endpoint: Endpoint, *, soft_bounce: bool, cached: bool = False) -> Failure:
+    """Return the failure of a log-in that the server refused; with *soft_bounce* never for good. Source: P-67, P-68.
+
+    A *cached* refusal was heard earlier, from any of the host's addresses.
+    """
+    what, who = ("SASL [CACHED]", endpoint.host) if cached else ("SASL", endpoint.name)
+    reason = f"{what} authentication failed; server {who} said: {reply.text}"
     failure = _from_reply(reply, reason, stage=Stage.AUTH, scope=Scope.SERVER, endpoint=endpoint)
     if soft_bounce and not failure.transient:
         return replace(failure, status=failure.status.as_transient(), settles=False)

@@ -32,7 +32,8 @@ def deliver(
         ports: The world.
         settings: ``myhostname`` must be set.
         sessions: Kept sessions of this process.
-        on_settled: Called after a session with the recipients it settled while others still need a server.
+        on_settled: Called with the recipients that a session settled, before leave is taken of its server: what was
+            accepted is to be recorded before anything else can take long.
 
     Returns:
         Exactly one outcome for every recipient.
@@ -66,9 +67,12 @@ def _ask_servers(caller: Caller, plan: ConnectPlan, ledger: Ledger, on_settled: 
     asked = False
 
     def note(report: SessionReport) -> None:
-        settled = ledger.note_session(report)
-        if settled and ledger.pending:
-            on_settled(settled)
+        try:
+            settled = ledger.note_session(report)
+            if settled:
+                on_settled(settled)
+        finally:
+            caller.part()
 
     for session in caller.kept_sessions(plan):
         note(caller.converse(session, ledger.pending))

@@ -1,28 +1,32 @@
 """From an open connection to a session that is ready for mail: greeting, EHLO, STARTTLS, EHLO again, AUTH.
 
-Source: smtp-delivery S-10 to S-24, S-30, P-20 to P-33.
+Source: smtp-delivery S-10 to S-24, S-30, S-36, S-41, P-20 to P-33, P-53; RFC 8689 §4.2.
 """
 
 from dataclasses import dataclass
 
 from mailq.delivery.authenticate import authenticate
 from mailq.delivery.classify import (
+    certificate_not_verified,
     greeting_refused,
     is_protocol_error,
     loops_back,
     refused_to_talk,
+    requiretls_missing,
+    requiretls_unsafe,
     stream_failure,
     tls_handshake_failed,
     tls_not_offered,
     tls_refused,
 )
+from mailq.delivery.logins import Login
 from mailq.delivery.report import SessionReport
 from mailq.delivery.session import STREAM_ERRORS, Session
 from mailq.envelope import Protocol
 from mailq.errors import TlsHandshakeError
+from mailq.security import RequireTls, TlsLevel, TlsResult
 from mailq.smtp import commands
 from mailq.smtp.extensions import Extensions
-from mailq.smtp.sasl import Credentials
 from mailq.status import Failure, Reply, Stage
 
 UNAVAILABLE_CODE = 421
@@ -37,8 +41,8 @@ class Introduction:
         nexthop: The request's nexthop, for the text of a loop.
         best: The server is a best MX.
         detect_loop: A server that calls itself by our name is ourselves. Source: smtp-delivery C-18.
-        tls_level: none, may or encrypt.
-        credentials: For logging in; None where there are none.
+        plaintext: A TLS failure has gone before, and so the policy is level none. Source: smtp-delivery C-37.
+        login: At this server; None: never.
         may_retry_plaintext: A TLS failure may be answered by plaintext. Source: smtp-delivery P-30.
     """
 
@@ -46,9 +50,9 @@ class Introduction:
     nexthop: str
     best: bool
     detect_loop: bool
-    tls_level: str
+    plaintext: bool
     may_retry_plaintext: bool
-    credentials: Credentials | None = None
+    login: Login | None = None
 
 
 def introduce(session: Session, introduction: Introduction) -> SessionReport | None:
@@ -59,8 +63,9 @@ def introduce(session: Session, introduction: Introduction) -> SessionReport | N
     """
     try:
         failure = _introduce(session, introduction)
-    except TlsHandshakeError:
-        failure = tls_handshake_failed(session.endpoint, required=introduction.tls_level != "may")
+    except TlsHandshakeError as error:
+        _note_plaintext(session, f"handshake failure: {error}")
+        failure = tls_handshake_failed(session.endpoint, required=session.policy.level.required)
         return SessionReport(failure=failure, retry_plaintext=introduction.may_retry_plaintext)
     except STREAM_ERRORS as error:
         failure = stream_failure(error, session.stage, session.endpoint)
@@ -74,27 +79,62 @@ def introduce(session: Session, introduction: Introduction) -> SessionReport | N
 
 
 def _introduce(session: Session, introduction: Introduction) -> Failure | None:
-    settings = session.settings
+    settings, policy = session.settings, session.policy
+    if policy.wrapper:
+        # TLS goes before the greeting, and what is said in it is all said in TLS. Source: smtp-delivery S-18.
+        failure = _unproved(session, session.start_tls())
+        if failure is not None:
+            return failure
     greeting = session.hear(Stage.GREETING, settings.helo_timeout)
     if not greeting.positive:
         return greeting_refused(greeting, session.endpoint, skip_5xx=settings.skip_5xx_greeting)
     failure = _greet(session, introduction, esmtp=_speaks_esmtp(greeting) or settings.always_send_ehlo)
-    if failure is None and introduction.tls_level != "none":
+    if failure is None and not policy.wrapper:
         failure = _encrypt(session, introduction)
-    if failure is None and introduction.credentials is not None:
-        failure = authenticate(session, introduction.credentials)
+    if failure is None and policy.requires is RequireTls.ENFORCE and not session.extensions.offers("REQUIRETLS"):
+        failure = _next_server(session, requiretls_missing(session.endpoint))
+    if failure is None and introduction.login is not None:
+        failure = authenticate(session, introduction.login)
     return failure
 
 
 def _encrypt(session: Session, introduction: Introduction) -> Failure | None:
-    """Start TLS where the server offers it; say EHLO again, since nothing said before counts. Source: P-20 to P-23."""
+    """Start TLS where the server offers it; say EHLO again, since nothing said before counts. Source: P-20 to P-26."""
+    endpoint, policy = session.endpoint, session.policy
+    if policy.level is TlsLevel.NONE:
+        _note_plaintext(session, "TLS failed before" if introduction.plaintext else "")
+        return None
     if not session.extensions.offers("STARTTLS"):
-        return tls_not_offered(session.endpoint) if introduction.tls_level == "encrypt" else None
+        _note_plaintext(session, "STARTTLS not offered")
+        if policy.requires.demands_tls:
+            return _next_server(session, requiretls_missing(endpoint))
+        return tls_not_offered(endpoint) if policy.level.required else None
     reply = session.ask(commands.STARTTLS, Stage.STARTTLS, session.settings.starttls_timeout)
     if not reply.positive:
-        return tls_refused(reply, session.endpoint) if introduction.tls_level == "encrypt" else None
-    session.start_tls()
-    return _greet(session, introduction, esmtp=True)
+        _note_plaintext(session, f"STARTTLS refused: {reply.text}")
+        if policy.requires.demands_tls:
+            return _next_server(session, requiretls_unsafe(endpoint, f"refused to start TLS: {reply.text}"))
+        return tls_refused(reply, endpoint) if policy.level.required else None
+    failure = _unproved(session, session.start_tls())
+    return _greet(session, introduction, esmtp=True) if failure is None else failure
+
+
+def _unproved(session: Session, result: TlsResult) -> Failure | None:
+    """Whether the server had to prove who it is, and did not; nothing but QUIT is said to it then. Source: P-26."""
+    if result.verified_by or not session.policy.level.authenticated:
+        return None
+    if session.policy.requires is RequireTls.ENFORCE:
+        return _next_server(session, requiretls_unsafe(session.endpoint, "has no certificate that proves its name"))
+    return certificate_not_verified(session.endpoint)
+
+
+def _next_server(session: Session, failure: Failure) -> Failure:
+    session.spoil()
+    return failure
+
+
+def _note_plaintext(session: Session, problem: str) -> None:
+    session.tls = TlsResult(level=session.policy.level, source=session.policy.source, problem=problem)
 
 
 def _speaks_esmtp(greeting: Reply) -> bool:
@@ -121,7 +161,11 @@ def _greet(session: Session, introduction: Introduction, *, esmtp: bool) -> Fail
 
 
 def _learn(session: Session, introduction: Introduction, reply: Reply) -> Failure | None:
-    session.extensions = Extensions.parse(reply, discard=session.settings.discard_ehlo_keywords)
+    discard = session.settings.discard_ehlo_keywords
+    if not session.encrypted or session.policy.requires is RequireTls.DISABLE:
+        # It says nothing where anybody could have said it. Source: smtp-delivery S-36, X-25.
+        discard = (*discard, "REQUIRETLS")
+    session.extensions = Extensions.parse(reply, discard=discard)
     own_name = session.settings.myhostname.lower()
     if introduction.detect_loop and session.extensions.server_name.lower() == own_name:
         return loops_back(introduction.nexthop, session.endpoint, best=introduction.best)

@@ -18,7 +18,9 @@ from typing import Final, TypeVar
 from mailq.addresses import normalise_address
 from mailq.delivery.classify import LOCAL_DATA_STATUS, local_data_reason
 from mailq.errors import HookFailedError
+from mailq.faults import describe_fault
 from mailq.routing.reply_filter import ReplyFilter
+from mailq.smtp.credentials import AccessToken, Credentials, LoginRequest, TokenRequest
 from mailq.status import Delivered, EnhancedStatus, Failure, Reply, Severity
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,10 @@ class Hooks:
             what is sent instead: nothing, the field, or several.
         sender_rewrite: Gets the envelope sender, unless it is the null sender, and each address in the header fields
             From, Sender, Reply-To and their Resent- forms; returns the address to send.
+        credentials: Gets who wants to log in where; returns user and password, or None to look into
+            ``sasl_password_maps``. A user without password logs in by access token. Source: P-62.
+        access_token: Gets the account; returns a token that holds now. It is called seldom: tokens are kept until
+            shortly before they end.
     """
 
     dns_filter: ReplyFilter | None = None
@@ -50,6 +56,8 @@ class Hooks:
     status_filter: Callable[[EnhancedStatus, str], tuple[EnhancedStatus, str]] | None = None
     header_filter: Callable[[bytes], bytes] | None = None
     sender_rewrite: Callable[[str], str] | None = None
+    credentials: Callable[[LoginRequest], Credentials | None] | None = None
+    access_token: Callable[[TokenRequest], AccessToken] | None = None
 
     @property
     def edits_header(self) -> bool:
@@ -75,6 +83,34 @@ class Hooks:
             return address
         return _call("sender_rewrite", lambda given: normalise_address(rewrite(given), allow_null=True), address)
 
+    def login(self, request: LoginRequest) -> Credentials | None:
+        """Return the hook's credentials; None where it has none, or there is no hook.
+
+        Raises:
+            HookFailedError: The hook cannot be used.
+        """
+        if self.credentials is None:
+            return None
+        found: object = _call_discreetly("credentials", self.credentials, request)
+        if found is None or isinstance(found, Credentials):
+            return found
+        log.error("The hook credentials returned no mailq.smtp.credentials.Credentials")
+        raise HookFailedError("credentials")
+
+    def token(self, request: TokenRequest) -> AccessToken:
+        """Return the hook's access token.
+
+        Raises:
+            HookFailedError: The hook cannot be used, or there is none.
+        """
+        if self.access_token is None:
+            raise HookFailedError("access_token")
+        token: object = _call_discreetly("access_token", self.access_token, request)
+        if isinstance(token, AccessToken) and token.usable:
+            return token
+        log.error("The hook access_token returned no usable mailq.smtp.credentials.AccessToken")
+        raise HookFailedError("access_token")
+
     def header_field(self, field: bytes) -> bytes:
         """Return the fields to send instead of *field*.
 
@@ -94,11 +130,11 @@ class Hooks:
         given = _words(verdict)
         try:
             status, text = _call("status_filter", lambda pair: _checked_status(status_filter(*pair), pair), given)
-        except HookFailedError:
+        except HookFailedError as error:
             if isinstance(verdict, Delivered):
                 return verdict
-            reason = local_data_reason(verdict.endpoint)
-            return replace(verdict, status=LOCAL_DATA_STATUS, reason=reason, settles=False)
+            reason, fault = local_data_reason(verdict.endpoint), describe_fault(error)
+            return replace(verdict, status=LOCAL_DATA_STATUS, reason=reason, settles=False, fault=fault)
         if (status, text) == given:
             return verdict
         if isinstance(verdict, Delivered):
@@ -122,6 +158,24 @@ def _call(name: str, hook: Callable[[Given], Result], value: Given) -> Result:
     except Exception as error:
         log.exception("The hook %s failed; the mail it was asked about stays in the queue", name)
         raise HookFailedError(name) from error
+
+
+def _call_discreetly(name: str, hook: Callable[[Given], Result], value: Given) -> Result:
+    """Call a hook that deals in secrets: of what it raises, only the kind and the place are told."""
+    try:
+        return hook(value)
+    except Exception as error:  # noqa: BLE001 - whatever an operator's code may raise
+        kind, place = type(error).__name__, _place_of(error)
+    log.error("The hook %s failed with %s at %s; the mail it was asked about stays in the queue", name, kind, place)
+    raise HookFailedError(name)
+
+
+def _place_of(error: Exception) -> str:
+    code, line = "", 0
+    trace = error.__traceback__
+    while trace is not None:
+        code, line, trace = trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_next
+    return f"{code}:{line}"
 
 
 def _checked_fields(fields: bytes, given: bytes) -> bytes:

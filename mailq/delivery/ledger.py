@@ -125,7 +125,7 @@ class Ledger:
             delivered = refined if isinstance(refined, Delivered) else verdict
             return replace(delivered, earlier=self._evidence[recipient])
         self._evidence[recipient] += (verdict,)
-        if verdict.settles and not self._soft_bounce:
+        if verdict.settles and (verdict.transient or not self._soft_bounce):
             return self._decide(recipient)
         return None
 

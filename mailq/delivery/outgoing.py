@@ -73,8 +73,8 @@ def prepare(session: Session, request: DeliveryRequest, ports: Ports) -> Outgoin
     """Decide the form that *session*'s server gets *request* in."""
     try:
         sent = replace(request, sender=ports.hooks.sender(request.sender))
-    except HookFailedError:
-        return hook_failed(session.endpoint)
+    except HookFailedError as error:
+        return hook_failed(error, session.endpoint)
     planned = not (
         session.extensions.offers("8BITMIME")
         or request.encoding is Encoding.SEVEN_BIT

@@ -1,9 +1,9 @@
 """What one conversation with one server told us."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from mailq.status import Delivered, Failure, RecipientId, Trouble
+from mailq.status import Delivered, Failure, RecipientId, SessionFacts, Trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +27,23 @@ class SessionReport:
     transacted: bool = False
     retry_plaintext: bool = False
     trouble: Trouble | None = None
+
+    def once_and_for_all(self) -> "SessionReport":
+        """Return the report with a failure that no other server is to make good."""
+        failure = None if self.failure is None else replace(self.failure, settles=True)
+        return replace(self, failure=failure, retry_plaintext=False)
+
+    def with_facts(self, facts: SessionFacts, *, of_delivered: SessionFacts | None = None) -> "SessionReport":
+        """Return the report with *facts* at every verdict and at the failure.
+
+        Args:
+            facts: Of the session.
+            of_delivered: The same for whoever was delivered to; None: no other.
+        """
+        taken = facts if of_delivered is None else of_delivered
+        verdicts = {
+            one: replace(verdict, facts=taken if isinstance(verdict, Delivered) else facts)
+            for one, verdict in self.verdicts.items()
+        }
+        failure = None if self.failure is None else replace(self.failure, facts=facts)
+        return replace(self, verdicts=verdicts, failure=failure)

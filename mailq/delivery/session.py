@@ -10,11 +10,12 @@ smtp_per_request_deadline=yes.
 Source: smtp-delivery R-01 to R-06, R-46, S-06, S-50 to S-61.
 """
 
+from collections.abc import Hashable
 from datetime import timedelta
 
 from mailq.delivery.hooks import NO_HOOKS, Hooks
 from mailq.delivery.pace import Pace
-from mailq.delivery.ports import Clock, Connection
+from mailq.delivery.ports import Clock, Connection, Passage
 from mailq.delivery.transcript import Transcript
 from mailq.errors import (
     ConnectionLostError,
@@ -23,11 +24,17 @@ from mailq.errors import (
     HookFailedError,
     ReplyTooLongError,
 )
+from mailq.security import NO_TLS, TlsPolicy, TlsResult
 from mailq.settings import Settings
 from mailq.smtp import commands
+from mailq.smtp.credentials import Secret, without
 from mailq.smtp.extensions import NONE
 from mailq.smtp.replies import ReplyReader
 from mailq.status import Endpoint, Reply, Stage
+from mailq.tls.server import Server
+
+SessionKey = tuple[Hashable, ...]
+"""What sessions are kept apart by."""
 
 STREAM_ERRORS = (ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError, EarlyReplyError, HookFailedError)
 
@@ -42,6 +49,12 @@ class Session:
         broken: The stream is of no use: nothing more is written to it.
         transcript: What was said since it was last taken.
         key: What it is kept under; it stays that of whoever opened the session.
+        policy: Which encryption it must have.
+        server: What that was chosen for; None where nothing was chosen.
+        tls: What its encryption is; None until that is settled.
+        login: By which mechanism and with what result a log-in was tried; empty: it was not.
+        passage: The right to be open; None: nobody counts.
+        seconds: How long each part of the present attempt took, see :class:`~mailq.status.SessionFacts`.
     """
 
     def __init__(
@@ -52,11 +65,20 @@ class Session:
         clock: Clock,
         settings: Settings,
         hooks: Hooks = NO_HOOKS,
-        key: tuple[str, ...] = (),
+        key: SessionKey = (),
+        policy: TlsPolicy = NO_TLS,
+        server: Server | None = None,
+        passage: Passage | None = None,
     ) -> None:
         """Take over a fresh *connection* to *endpoint*."""
         self.endpoint = endpoint
         self.key = key
+        self.policy = policy
+        self.server = server
+        self.passage = passage
+        self.tls: TlsResult | None = None
+        self.login = ""
+        self.seconds: dict[str, float] = {}
         self.settings = settings
         self.extensions = NONE
         self.stage = Stage.GREETING
@@ -65,6 +87,7 @@ class Session:
         self._clock = clock
         self.transcript = Transcript.of(settings)
         self._hooks = hooks
+        self._secrets: frozenset[Secret] = frozenset()
         self._garbled = False
         self._reader = self._new_reader()
         self._expires_at = clock.monotonic() + settings.connection_reuse_time_limit.total_seconds()
@@ -94,8 +117,26 @@ class Session:
             or self._reader.pending
             or self._clock.monotonic() >= self._expires_at
             or (limit > 0 and self._reuses >= limit)
-            or (self.encrypted and not settings.tls_connection_reuse)
+            or (self.encrypted and not self.policy.reuse)
         )
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether we are logged in."""
+        return self.login.endswith(" accepted")
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was kept and taken again."""
+        return self._reuses > 0
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        """Return what only the two ends of this TLS connection know; None where there is none of this *kind*."""
+        return self._connection.channel_binding(kind)
+
+    def conceal(self, *secrets: Secret) -> None:
+        """Leave *secrets* out of whatever the server says from here on: it may repeat what it was told."""
+        self._secrets |= frozenset(secrets)
 
     def spoil(self) -> None:
         """Do not use this session again, but end it politely."""
@@ -164,7 +205,7 @@ class Session:
         self.say(data, stage, timeout)
         return self.hear(stage, timeout)
 
-    def start_tls(self) -> None:
+    def start_tls(self) -> TlsResult:
         """Encrypt from here on; what was heard before is forgotten, so nothing can be injected.
 
         Raises:
@@ -175,10 +216,12 @@ class Session:
         self._reader = self._new_reader()
         self.extensions = NONE
         self.broken = True
-        self._connection.start_tls(
-            server_name=self.endpoint.host, timeout_seconds=self.settings.starttls_timeout.total_seconds()
+        result = self._connection.start_tls(
+            self.policy, host=self.endpoint.host, timeout_seconds=self.settings.starttls_timeout.total_seconds()
         )
+        self.tls = result
         self.broken = False
+        return result
 
     def probe(self) -> bool:
         """Return whether a kept session still answers, in step, and count its reuse. Source: smtp-delivery R-46."""
@@ -207,14 +250,19 @@ class Session:
         """Close without a word."""
         self._closed = True
         self._connection.close()
+        # Not before: whoever waits for it may connect at once.
+        passage, self.passage = self.passage, None
+        if passage is not None:
+            passage.leave()
 
     def _new_reader(self) -> ReplyReader:
-        if self.transcript.kept:
-            return ReplyReader(line_filter=self._note_line)
-        return ReplyReader(line_filter=self._hooks.reply_line if self._hooks.reply_filter else None)
+        return ReplyReader(line_filter=self._heard)
 
-    def _note_line(self, line: bytes) -> bytes:
-        self.transcript.heard(line, self.stage)
+    def _heard(self, line: bytes) -> bytes:
+        if self._secrets:
+            line = without(self._secrets, line)
+        if self.transcript.kept:
+            self.transcript.heard(line, self.stage)
         return self._hooks.reply_line(line) if self._hooks.reply_filter else line
 
     def _hear(self, seconds: float) -> Reply:

@@ -9,11 +9,12 @@ Source: smtp-delivery R-10 to R-17, postconf(5) smtp_connection_cache_time_limit
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mailq.delivery.ports import Clock
-from mailq.delivery.session import Session
+from mailq.delivery.ports import Clock, Gatekeeper, Passage
+from mailq.delivery.session import Session, SessionKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,12 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Binding:
-    endpoint_key: tuple[str, ...]
+    endpoint_key: SessionKey
     idle_until: float
+
+
+def _claim_on(session: Session, gate: Gatekeeper | None) -> int:
+    return 1 if gate is None or session.passage is None else gate.claim_on(session.passage)
 
 
 class SessionCache:
@@ -36,8 +41,8 @@ class SessionCache:
         self._clock = clock
         self._idle_seconds = idle_time.total_seconds()
         self._lock = threading.Lock()
-        self._by_endpoint: dict[tuple[str, ...], deque[_Kept]] = {}
-        self._bindings: dict[tuple[str, ...], deque[_Binding]] = {}
+        self._by_endpoint: dict[SessionKey, deque[_Kept]] = {}
+        self._bindings: dict[SessionKey, deque[_Binding]] = {}
         self._closed = False
 
     def __len__(self) -> int:
@@ -45,7 +50,7 @@ class SessionCache:
         with self._lock:
             return sum(len(kept) for kept in self._by_endpoint.values())
 
-    def keep(self, session: Session, destination_key: tuple[str, ...] | None) -> None:
+    def keep(self, session: Session, destination_key: SessionKey | None) -> None:
         """Keep *session* under its own key; with a destination key it can be found by that too."""
         idle_until = self._clock.monotonic() + self._idle_seconds
         with self._lock:
@@ -56,13 +61,13 @@ class SessionCache:
                 return
         session.close()
 
-    def take_by_endpoint(self, endpoint_key: tuple[str, ...]) -> Session | None:
-        """Take the oldest session with this endpoint; None when none is kept."""
+    def take_by_endpoint(self, endpoint_key: SessionKey, gate: Gatekeeper | None = None) -> Session | None:
+        """Take the oldest session with this endpoint that *gate* lets us use; None when none is kept."""
         self.close_idle()
         with self._lock:
-            return self._pop(endpoint_key)
+            return self._pop(endpoint_key, gate)
 
-    def take_by_destination(self, destination_key: tuple[str, ...]) -> Session | None:
+    def take_by_destination(self, destination_key: SessionKey, gate: Gatekeeper | None = None) -> Session | None:
         """Take the oldest session that this destination led to; None when none is kept.
 
         A binding outlives its session, and is then passed over. Source: smtp-delivery R-17.
@@ -70,10 +75,26 @@ class SessionCache:
         self.close_idle()
         with self._lock:
             for binding in self._bindings.get(destination_key, ()):
-                session = self._pop(binding.endpoint_key)
+                session = self._pop(binding.endpoint_key, gate)
                 if session is not None:
                     return session
         return None
+
+    def give_up(self, is_wanted: Callable[[Passage], bool]) -> bool:
+        """Close the oldest session whose right to be open is wanted for another; False when none is kept."""
+        with self._lock:
+            found = None
+            for key, kept in self._by_endpoint.items():
+                one = next((one for one in kept if one.session.passage and is_wanted(one.session.passage)), None)
+                if one is not None and (found is None or one.idle_until < found[1].idle_until):
+                    found = key, one
+            if found is None:
+                return False
+            self._by_endpoint[found[0]].remove(found[1])
+            if not self._by_endpoint[found[0]]:
+                del self._by_endpoint[found[0]]
+        found[1].session.quit()
+        return True
 
     def close_idle(self) -> None:
         """Close what was idle too long."""
@@ -91,20 +112,22 @@ class SessionCache:
         for session in stale:
             session.close()
 
-    def _bind(self, key: tuple[str, ...], binding: _Binding) -> None:
+    def _bind(self, key: SessionKey, binding: _Binding) -> None:
         bindings = self._bindings.setdefault(key, deque())
         for old in [b for b in bindings if b.endpoint_key == binding.endpoint_key]:
             bindings.remove(old)
         bindings.append(binding)
 
-    def _pop(self, key: tuple[str, ...]) -> Session | None:
+    def _pop(self, key: SessionKey, gate: Gatekeeper | None) -> Session | None:
         kept = self._by_endpoint.get(key)
-        if not kept:
+        # The first of equals, which is the oldest.
+        best = max(kept or (), key=lambda one: _claim_on(one.session, gate), default=None)
+        if kept is None or best is None or not _claim_on(best.session, gate):
             return None
-        session = kept.popleft().session
+        kept.remove(best)
         if not kept:
             del self._by_endpoint[key]
-        return session
+        return best.session
 
     def _remove_older(self, now: float) -> list[Session]:
         # Entries are in the order of their ends, so only what is removed is looked at.

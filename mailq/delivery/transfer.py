@@ -23,7 +23,7 @@ from mailq.delivery.classify import (
 )
 from mailq.delivery.outgoing import Outgoing, prepare
 from mailq.delivery.pace import Pace
-from mailq.delivery.ports import Ports
+from mailq.delivery.ports import Fence, Ports
 from mailq.delivery.report import SessionReport
 from mailq.delivery.session import STREAM_ERRORS, Session
 from mailq.envelope import DeliveryRequest, Protocol, Recipient
@@ -61,12 +61,13 @@ def transfer(
                 line_length_limit_bytes=session.settings.line_length_limit_bytes,
                 dot_stuffing=not _in_chunk(session, outgoing),
             )
-        except HookFailedError:
-            return SessionReport(failure=hook_failed(session.endpoint), transacted=True)
+        except HookFailedError as error:
+            return SessionReport(failure=hook_failed(error, session.endpoint), transacted=True)
         try:
-            _carry_out(session, transaction, blocks)
+            _carry_out(session, transaction, blocks, fence=ports.fence)
         except STREAM_ERRORS as error:
-            return _broken_off(session, transaction, error, may_retry_plaintext=may_retry_plaintext)
+            report = _broken_off(session, transaction, error, may_retry_plaintext=may_retry_plaintext)
+            return report.once_and_for_all() if request.doubt_settles and session.stage is Stage.END_OF_DATA else report
     if not transaction.clean:
         session.spoil()
     return SessionReport(
@@ -105,7 +106,12 @@ def _unfit(session: Session, request: DeliveryRequest, recipients: Sequence[Reci
 def _transaction(session: Session, outgoing: Outgoing, recipients: Sequence[Recipient]) -> Transaction:
     extensions, request = session.extensions, outgoing.request
     return Transaction(
-        mail=commands.mail_from(request, extensions, converted=outgoing.planned_conversion),
+        mail=commands.mail_from(
+            request,
+            extensions,
+            converted=outgoing.planned_conversion,
+            dummy_auth=session.settings.send_dummy_mail_auth and session.authenticated,
+        ),
         recipients=[(r.id, commands.rcpt_to(r, extensions)) for r in recipients],
         pipelining=extensions.offers("PIPELINING"),
         lmtp=request.protocol is Protocol.LMTP,
@@ -119,8 +125,12 @@ def _in_chunk(session: Session, outgoing: Outgoing) -> bool:
     return offers("CHUNKING") and not offers("PIPELINING") and outgoing.fits_one_chunk
 
 
-def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[bytes]) -> None:
-    """Do what the transaction asks for until it asks for nothing more."""
+def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[bytes], *, fence: Fence) -> None:
+    """Do what the transaction asks for until it asks for nothing more.
+
+    Raises:
+        LeaseLostError: By *fence*, before the last of the content: the server has not got it.
+    """
     settings = session.settings
     timeouts = {
         Stage.MAIL: settings.mail_timeout,
@@ -134,7 +144,7 @@ def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[byte
             session.say(step.data, step.expects[0], timeouts[step.expects[0]])
             for stage in step.expects:
                 transaction.receive(session.hear(stage, timeouts[stage]))
-        elif _send_content(session, _chunk(blocks) if step.in_chunk else _with_dot(blocks)):
+        elif _send_content(session, _chunk(blocks) if step.in_chunk else _with_dot(blocks), fence):
             transaction.content_written()
             for _ in range(step.expects):
                 transaction.receive(session.hear(Stage.END_OF_DATA, settings.data_done_timeout))
@@ -159,7 +169,7 @@ def _with_dot(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield waiting + commands.END_OF_DATA
 
 
-def _send_content(session: Session, writes: Iterator[bytes]) -> bool:
+def _send_content(session: Session, writes: Iterator[bytes], fence: Fence) -> bool:
     """Send the content to its end; False when the server went away, or spoke, before the last write."""
     settings = session.settings
     pace = Pace(limit_seconds=settings.data_xfer_timeout.total_seconds(), bytes_per_second=settings.min_data_rate)
@@ -172,6 +182,7 @@ def _send_content(session: Session, writes: Iterator[bytes]) -> bool:
         if session.has_unheard():
             # Behind the end of the content it would be taken for the answer to it.
             return False
+        fence()
         session.say_content(waiting, pace)
     except ConnectionLostError:
         return False
@@ -198,8 +209,10 @@ def _hear_parting_words(session: Session, transaction: Transaction) -> None:
 def _verdicts(session: Session, transaction: Transaction) -> dict[RecipientId, Delivered | Failure]:
     endpoint = session.endpoint
     passed_on = session.extensions.offers("DSN")
+    final = transaction.lmtp and not passed_on and session.settings.lmtp_assume_final
     verdicts: dict[RecipientId, Delivered | Failure] = {
-        recipient: Delivered(endpoint, reply, passed_on) for recipient, reply in transaction.delivered.items()
+        recipient: Delivered(endpoint, reply, passed_on, final=final)
+        for recipient, reply in transaction.delivered.items()
     }
     for recipient, (stage, reply) in transaction.refused.items():
         verdicts[recipient] = refused(reply, stage, Scope.RECIPIENT, endpoint)

@@ -1,30 +1,34 @@
-"""Reports about undelivered mail: values in, message bytes out.
+"""Reports to senders and postmasters: values in, message bytes out.
 
 A report has three parts: a text for people, the status fields for programs,
-and the returned message or its header. The returned part is copied byte for
-byte, never parsed and written again: whatever was wrong with the original
-must not keep its sender from being told.
+and the returned message or its header. The text names a hundred recipients at
+most; the status fields name all. What is said of a recipient is what was
+recorded of its last attempt.
 
-Every value that comes from outside, such as a server's reply, is made
-printable and short before it goes into a field, so no reply can add one.
+A report to an address outside ASCII about SMTPUTF8 mail is in the global form
+throughout; to any other address it can be sent without SMTPUTF8.
 
 Source: RFC 3464, RFC 6522, RFC 6533, RFC 3834 §5, smtp-delivery B-16, B-20 to B-28
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import format_datetime
+from email.header import Header
+from email.utils import format_datetime, formataddr
 from typing import Final
 
+from mailq.dsn.returned import header_of, is_large, returned_part
+from mailq.dsn.status_part import status_part
+from mailq.dsn.template import Template, duration_values, expand
 from mailq.dsn.text import clean, joined, wrapped
 from mailq.dsn.values import Letterhead, Original, Report, ReportedRecipient
 from mailq.envelope import Ret
 
-_HEADER_END: Final = re.compile(rb"\r\n\r\n")
+NAMED_IN_TEXT: Final = 100
+"""More recipients than these are named in the status fields only."""
+
 _MESSAGE_ID: Final = re.compile(rb"^Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[^<>\s]{1,900}>)", re.IGNORECASE | re.MULTILINE)
-_NULL_SENDER: Final = "MAILER-DAEMON"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,33 +38,38 @@ class _Form:
     Attributes:
         to: Its recipient.
         postmaster: It is for people who know what it is about: without an introduction.
-        introduction: For people.
-        fields: The action, then fields that follow all others, the same for each recipient.
+        template: The words.
+        action: Of all recipients; empty: each has its own.
+        returned: What the third part is called, without ``Headers``.
     """
 
     to: str
-    subject: str
-    fields: Sequence[str]
+    template: Template
+    action: str
     headers_only: bool
     postmaster: bool = False
-    introduction: str = ""
+    returned: str = "Undelivered Message"
 
 
 def compose_failure_report(
-    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead
+    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, *, to: str = ""
 ) -> Report:
-    """Tell the sender that *recipients*, at least one, will not get the message. Source: smtp-delivery B-01."""
+    """Tell the sender that *recipients*, at least one, will not get the message.
+
+    Args:
+        original: What they will not get.
+        recipients: They.
+        letterhead: Whose report it is.
+        to: The sender by another name; empty: as in *original*.
+
+    Source:
+        smtp-delivery B-01, B-42
+    """
     form = _Form(
-        to=original.sender,
-        subject="Undelivered Mail Returned to Sender",
-        introduction=(
-            f"This is the mail system at host {letterhead.hostname}.\n\n"
-            "Your message could not be delivered to the recipients below, and will not be\n"
-            "tried again. What was said about each of them follows; your message, or its\n"
-            "header, is attached."
-        ),
-        fields=["Action: failed"],
-        headers_only=original.ret is Ret.HDRS or _is_large(original, letterhead),
+        to=to or original.sender,
+        template=letterhead.templates.failure,
+        action="failed",
+        headers_only=original.ret is Ret.HDRS or is_large(original, letterhead),
     )
     return _compose(original, recipients, letterhead, form)
 
@@ -75,89 +84,98 @@ def compose_failure_copy(
     """
     form = _Form(
         to=to,
-        subject="Postmaster Copy: Undelivered Mail",
-        fields=["Action: failed"],
-        headers_only=headers_only or _is_large(original, letterhead),
+        template=letterhead.templates.failure,
+        action="failed",
+        headers_only=headers_only or is_large(original, letterhead),
         postmaster=True,
     )
     return _compose(original, recipients, letterhead, form)
 
 
-def compose_delay_report(
-    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, *, retry_until: datetime
-) -> Report:
+def compose_delay_report(original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead) -> Report:
     """Tell the sender that *recipients*, at least one, have not got the message yet. Source: smtp-delivery B-02."""
-    form = _Form(
-        to=original.sender,
-        subject="Delayed Mail (still being retried)",
-        introduction=(
-            f"This is the mail system at host {letterhead.hostname}.\n\n"
-            "This is a warning only: you need not send your message again. It could not be\n"
-            f"delivered to the recipients below so far, and is tried until\n{format_datetime(retry_until)}."
-        ),
-        fields=_delay_fields(retry_until),
-        headers_only=True,
-    )
+    form = _Form(to=original.sender, template=letterhead.templates.delay, action="delayed", headers_only=True)
     return _compose(original, recipients, letterhead, form)
 
 
 def compose_delay_copy(
-    original: Original,
-    recipients: Sequence[ReportedRecipient],
-    letterhead: Letterhead,
-    *,
-    to: str,
-    retry_until: datetime,
+    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, *, to: str
 ) -> Report:
     """Tell the postmaster *to* that *recipients*, at least one, have not got the message yet. Source: B-06."""
-    form = _Form(
-        to=to,
-        subject="Postmaster Warning: Delayed Mail",
-        fields=_delay_fields(retry_until),
-        headers_only=True,
-        postmaster=True,
-    )
+    form = _Form(to=to, template=letterhead.templates.delay, action="delayed", headers_only=True, postmaster=True)
     return _compose(original, recipients, letterhead, form)
 
 
-def _delay_fields(retry_until: datetime) -> Sequence[str]:
-    return ["Action: delayed", f"Will-Retry-Until: {format_datetime(retry_until)}"]
+def compose_success_report(
+    original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, *, to: str = ""
+) -> Report:
+    """Tell the sender, or else the postmaster *to*, that *recipients*, at least one, were delivered.
 
-
-def _is_large(original: Original, letterhead: Letterhead) -> bool:
-    return 0 < letterhead.size_limit_bytes < len(original.content)
+    Source:
+        smtp-delivery B-03, B-18, B-24, B-27
+    """
+    form = _Form(
+        to=to or original.sender,
+        template=letterhead.templates.success,
+        action="",
+        headers_only=True,
+        postmaster=bool(to),
+        returned="Message",
+    )
+    return _compose(original, recipients, letterhead, form)
 
 
 def _compose(
     original: Original, recipients: Sequence[ReportedRecipient], letterhead: Letterhead, form: _Form
 ) -> Report:
-    utf8 = original.smtputf8
-    notification = _notification(form.introduction, recipients)
-    status = _status_part(original, recipients, letterhead, form.fields)
-    returned = _returned(original, headers_only=form.headers_only)
-    eight_bit = not (notification.isascii() and status.isascii() and returned.isascii())
-    boundary = _boundary(letterhead, returned)
+    in_utf8 = original.smtputf8 and not form.to.isascii()
+    notification = _notification(_introduction(original, recipients, letterhead, form), recipients)
+    status = status_part(original, recipients, letterhead, action=form.action, in_utf8=in_utf8)
+    returned = returned_part(original, headers_only=form.headers_only, in_utf8=in_utf8)
+    eight_bit = not (notification.isascii() and status.isascii() and returned.body.isascii())
+    boundary = _boundary(letterhead, returned.body)
     header = _header(original, letterhead, form, boundary=boundary, eight_bit=eight_bit)
-    description = "Undelivered Message" + " Headers" * form.headers_only
+    description = form.returned + " Headers" * returned.headers_only
     parts = [
         _part("Notification", "text/plain; charset=utf-8", notification),
-        _part("Delivery report", "message/global-delivery-status" if utf8 else "message/delivery-status", status),
-        _part(description, _returned_type(utf8, form.headers_only), returned),
+        _part("Delivery report", "message/global-delivery-status" if in_utf8 else "message/delivery-status", status),
+        _part(description, returned.content_type, returned.body),
     ]
     marker = f"--{boundary}"
     body = b"".join(f"{marker}\r\n".encode() + part for part in parts)
     content = header + b"\r\nThis is a MIME-encapsulated message.\r\n\r\n" + body + f"{marker}--\r\n".encode()
-    return Report(content, smtputf8=utf8, utf8_header=not header.isascii(), eight_bit=eight_bit)
+    return Report(content, smtputf8=in_utf8, utf8_header=not header.isascii(), eight_bit=eight_bit)
+
+
+def _introduction(
+    original: Original, recipients: Iterable[ReportedRecipient], letterhead: Letterhead, form: _Form
+) -> str:
+    if form.postmaster:
+        return ""
+    ends = [one.retry_until for one in recipients if one.retry_until is not None]
+    values = {
+        "mail_name": "mailq",
+        "myhostname": letterhead.hostname,
+        "mydomain": letterhead.hostname.partition(".")[2] or letterhead.hostname,
+        "queue_id": original.queue_id,
+        "retry_until": format_datetime(max(ends)) if ends else "",
+        **dict(duration_values("delay_warning_time", original.warned_after)),
+        **dict(duration_values("maximal_queue_lifetime", original.lifetime)),
+    }
+    return expand(form.template.text, values)
 
 
 def _header(original: Original, letterhead: Letterhead, form: _Form, *, boundary: str, eight_bit: bool) -> bytes:
+    template = form.template
+    at_host = "" if "@" in template.from_address else f"@{letterhead.hostname}"
     lines = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{letterhead.hostname}>",
+        f"From: {formataddr((template.from_name, template.from_address + at_host))}",
         f"To: {clean(form.to)}",
-        f"Subject: {form.subject}",
+        f"Subject: {_encoded(template.postmaster_subject if form.postmaster else template.subject)}",
         f"Date: {format_datetime(letterhead.written_at)}",
         f"Message-ID: <{letterhead.message_id}>",
-        *_references(original.content),
+        *_references(original.content or b""),
+        *(["TLS-Required: No"] if original.tls_optional else []),
         f"Auto-Submitted: auto-{'generated' if form.postmaster else 'replied'}",
         "MIME-Version: 1.0",
         "Content-Type: multipart/report; report-type=delivery-status;",
@@ -167,64 +185,27 @@ def _header(original: Original, letterhead: Letterhead, form: _Form, *, boundary
     return joined(lines)
 
 
-def _references(content: bytes) -> Iterable[str]:
-    header = _HEADER_END.split(content, maxsplit=1)[0]
-    found = _MESSAGE_ID.search(header)
+def _encoded(text: str) -> str:
+    return text if text.isascii() else Header(text, "utf-8").encode(linesep="\r\n")
+
+
+def _references(content: bytes) -> Iterator[str]:
+    found = _MESSAGE_ID.search(header_of(content))
     if found is not None and found[1].isascii():
         yield f"References: {found[1].decode()}"
+        yield f"In-Reply-To: {found[1].decode()}"
 
 
-def _notification(text: str, recipients: Iterable[ReportedRecipient]) -> bytes:
+def _notification(text: str, recipients: Sequence[ReportedRecipient]) -> bytes:
     blocks = [text] if text else []
-    blocks += [wrapped(f"<{clean(one.address)}>: {clean(one.reason)}") for one in recipients]
+    named = recipients[:NAMED_IN_TEXT]
+    blocks += [wrapped(f"<{clean(one.address)}>: {clean(one.reason)}") for one in named]
+    if len(recipients) > len(named):
+        blocks.append(
+            f"and {len(recipients) - len(named)} more, {len(recipients)} in all: "
+            "the delivery report in this message names them."
+        )
     return joined("\n\n".join(blocks).split("\n"))
-
-
-def _status_part(
-    original: Original, recipients: Iterable[ReportedRecipient], letterhead: Letterhead, fields: Sequence[str]
-) -> bytes:
-    lines = [f"Reporting-MTA: dns; {letterhead.hostname}"]
-    if original.envid:
-        lines.append(f"Original-Envelope-Id: {clean(original.envid)}")
-    lines += [
-        f"X-Mailq-Queue-ID: {original.queue_id}",
-        f"X-Mailq-Sender: {_address_type(original.sender)}; {clean(original.sender or _NULL_SENDER)}",
-        f"Arrival-Date: {format_datetime(original.arrived_at)}",
-    ]
-    for one in recipients:
-        lines += ["", *_recipient_fields(one, fields)]
-    # Only the global form may hold UTF-8. Source: RFC 3464 §2.1, RFC 6533 §3
-    return joined(lines) if original.smtputf8 else joined(lines).decode().encode("ascii", "replace")
-
-
-def _recipient_fields(one: ReportedRecipient, fields: Sequence[str]) -> Iterable[str]:
-    plain = f"{_address_type(one.address)}; {clean(one.address)}"
-    kind, separator, address = one.orcpt.partition(";")
-    yield f"Final-Recipient: {plain}"
-    yield f"Original-Recipient: {clean(kind)}; {clean(address)}" if separator else f"Original-Recipient: {plain}"
-    yield fields[0]
-    yield f"Status: {one.status}"
-    if one.remote_reply:
-        yield f"Remote-MTA: dns; {clean(one.remote_host)}"
-        yield from wrapped(f"Diagnostic-Code: smtp; {clean(one.remote_reply)}").split("\n")
-    else:
-        yield from wrapped(f"Diagnostic-Code: X-Mailq; {clean(one.reason)}").split("\n")
-    yield from fields[1:]
-
-
-def _returned(original: Original, *, headers_only: bool) -> bytes:
-    content = original.content
-    if headers_only:
-        content = _HEADER_END.split(content, maxsplit=1)[0]
-    if not content.endswith(b"\r\n"):
-        content += b"\r\n"
-    return f"Return-Path: <{clean(original.sender)}>\r\n".encode() + content
-
-
-def _returned_type(utf8: bool, headers_only: bool) -> str:  # noqa: FBT001 - two facts, both named at the only call
-    if headers_only:
-        return "message/global-headers" if utf8 else "text/rfc822-headers"
-    return "message/global" if utf8 else "message/rfc822"
 
 
 def _part(description: str, content_type: str, body: bytes) -> bytes:
@@ -241,7 +222,3 @@ def _boundary(letterhead: Letterhead, returned: bytes) -> str:
     while boundary.encode() in returned:
         boundary = f"{boundary[:60]}{len(boundary)}="
     return boundary
-
-
-def _address_type(address: str) -> str:
-    return "rfc822" if address.isascii() else "utf-8"

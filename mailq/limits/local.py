@@ -2,9 +2,10 @@
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+
+from mailq.limits.slots import Holder, holder_of, new_token
 
 
 class LocalSlots:
@@ -19,13 +20,13 @@ class LocalSlots:
         self._lock = threading.Lock()
         self._ends_at: dict[str, dict[str, float]] = {}
 
-    def take(self, key: str, *, limit: int, hold_for: timedelta) -> str | None:
+    def take(self, key: str, *, limit: int, hold_for: timedelta, owner: str = "") -> str | None:
         """Take one of *limit* slots, 0 being no limit; None when all are taken."""
         with self._lock:
             taken = self._current(key)
             if limit and len(taken) >= limit:
                 return None
-            token = uuid.uuid4().hex
+            token = new_token(owner)
             self._hold(key, token, hold_for)
             return token
 
@@ -47,6 +48,13 @@ class LocalSlots:
         """Return how many slots of *key* are taken now."""
         with self._lock:
             return len(self._current(key))
+
+    def holders(self, key: str) -> tuple[Holder, ...]:
+        """Return who has a slot of *key* now, by name."""
+        with self._lock:
+            now = self._monotonic()
+            current = self._current(key)
+            return tuple(holder_of(token, timedelta(seconds=current[token] - now)) for token in sorted(current))
 
     def close(self) -> None:
         """Do nothing: there is no connection."""

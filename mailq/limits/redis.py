@@ -10,7 +10,6 @@ Invariant: looking, counting and taking are one script, hence one step.
 Source: celery.md §1.3, §6 pitfalls 15, 19 and 30.
 """
 
-import uuid
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
@@ -21,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from mailq.errors import BrokerUnavailableError
+from mailq.limits.slots import Holder, holder_of, new_token
 
 _T = TypeVar("_T")
 
@@ -45,6 +45,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
 """
+# Tokens, each followed by the milliseconds it is still held.
+_HOLDERS_SCRIPT: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES')
+for index = 2, #found, 2 do
+  found[index] = found[index] - now
+end
+return found
+"""
 _CONNECT_SECONDS: Final = 2.0
 _SOCKET_SECONDS: Final = 5.0
 
@@ -62,6 +72,7 @@ class RedisSlots:
         self._prefix = prefix
         self._hold_script = client.register_script(_HOLD_SCRIPT)
         self._count_script = client.register_script(_COUNT_SCRIPT)
+        self._holders_script = client.register_script(_HOLDERS_SCRIPT)
 
     @classmethod
     def open(cls, url: str, *, prefix: str, max_connections: int) -> "RedisSlots":
@@ -78,9 +89,9 @@ class RedisSlots:
         )
         return cls(client, prefix=prefix)
 
-    def take(self, key: str, *, limit: int, hold_for: timedelta) -> str | None:
+    def take(self, key: str, *, limit: int, hold_for: timedelta, owner: str = "") -> str | None:
         """Take one of *limit* slots, 0 being no limit; None when all are taken."""
-        token = uuid.uuid4().hex
+        token = new_token(owner)
         milliseconds = _milliseconds(hold_for)
         taken = _reach(lambda: self._hold_script(keys=[self._name(key)], args=[token, milliseconds, limit, "0"]))
         return token if taken else None
@@ -107,6 +118,13 @@ class RedisSlots:
     def held(self, key: str) -> int:
         """Return how many slots of *key* are taken now, over all workers."""
         return cast("int", _reach(lambda: self._count_script(keys=[self._name(key)], args=[])))
+
+    def holders(self, key: str) -> tuple[Holder, ...]:
+        """Return who has a slot of *key* now, over all workers, by name."""
+        found = _reach(lambda: self._holders_script(keys=[self._name(key)], args=[]))
+        tokens, left = found[::2], found[1::2]
+        pairs = sorted((token.decode(), int(milliseconds)) for token, milliseconds in zip(tokens, left, strict=True))
+        return tuple(holder_of(token, timedelta(milliseconds=milliseconds)) for token, milliseconds in pairs)
 
     def close(self) -> None:
         """Close the connections."""

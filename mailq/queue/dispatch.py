@@ -4,23 +4,29 @@
 something due; null means nothing waits. It may be too early, which costs one
 useless ring, and is never too late: every write that makes a recipient
 waiting either leaves it *fresh*, to be noticed here, or lowers
-``next_ring_at`` in the same transaction.
+``next_ring_at`` in the same transaction. A dead nexthop is not rung before its
+next probe, see :mod:`mailq.queue.sites`.
 
 Invariant: nothing here costs more than what is due; the backlog is not
 scanned. Destination rows are locked in the order of their names.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, func, literal, select, union_all, update
+from sqlalchemy import Connection, bindparam, delete, func, literal, null, select, union_all, update
 
 from mailq.queue.engine import Database
-from mailq.queue.sqltypes import DatabaseNow, EarlierOf, UtcDateTime, seconds_from_now
+from mailq.queue.sqltypes import DatabaseNow, EarlierOf, LaterOf, UtcDateTime, seconds_from_now
 from mailq.queue.states import State
+from mailq.queue.suspend import park
 from mailq.queue.tables import IS_FRESH, destination, in_state, leader, recipient
 from mailq.queue.upsert import DIALECTS, insert_into
+
+DISPATCHER: Final = "dispatcher"
+"""The role of whoever runs the rounds."""
 
 _PRIORITIES = range(10)
 
@@ -52,15 +58,19 @@ _notice = (
     update(recipient)
     .where(recipient.c.id.in_(select(_fresh.c.id)))
     .values(fresh=False)
-    .returning(recipient.c.nexthop, recipient.c.due_at)
+    .returning(recipient.c.nexthop, recipient.c.due_at, recipient.c.priority)
 )
+
+
+def _not_before_probe(instant: Any) -> Any:
+    """Return *instant*, or the time of the next probe where the destination is dead and that is later."""
+    return LaterOf(instant, func.coalesce(destination.c.probe_at, instant))
 
 
 def _ring_no_later(dialect: str) -> Any:
     statement = insert_into(destination, dialect).values(touched_at=DatabaseNow())
-    earlier = EarlierOf(
-        func.coalesce(destination.c.next_ring_at, statement.excluded.next_ring_at), statement.excluded.next_ring_at
-    )
+    wanted = _not_before_probe(statement.excluded.next_ring_at)
+    earlier = EarlierOf(func.coalesce(destination.c.next_ring_at, wanted), wanted)
     return statement.on_conflict_do_update(
         index_elements=[destination.c.nexthop], set_={"next_ring_at": earlier, "touched_at": DatabaseNow()}
     )
@@ -87,7 +97,14 @@ _resign = delete(leader).where(leader.c.role == bindparam("role"), leader.c.owne
 _set_ring = (
     update(destination)
     .where(destination.c.nexthop == bindparam("locked"))
-    .values(next_ring_at=bindparam("earliest", type_=UtcDateTime()))
+    .values(
+        next_ring_at=_not_before_probe(bindparam("earliest", type_=UtcDateTime())), waits_for=null(), waits_since=null()
+    )
+)
+_set_never = (
+    update(destination)
+    .where(destination.c.nexthop == bindparam("locked"))
+    .values(next_ring_at=null(), waits_for=null(), waits_since=null())
 )
 _due = (
     select(destination.c.nexthop)
@@ -120,19 +137,37 @@ def ring_no_later(connection: Connection, due: Mapping[str, datetime]) -> None:
         connection.execute(_ring_no_later_by_dialect[connection.dialect.name], rows)
 
 
-def notice_new(database: Database, *, limit: int) -> int:
-    """Tell the destinations of at most *limit* fresh recipients; return how many there were."""
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Fresh recipients whose destinations were told.
+
+    Attributes:
+        recipients: How many.
+        urgent: Nexthops of those that are urgent.
+    """
+
+    recipients: int
+    urgent: frozenset[str]
+
+
+def notice_new(database: Database, *, limit: int, urgent_priority: int = -1) -> Noticed:
+    """Tell the destinations of at most *limit* fresh recipients; those up to *urgent_priority* are urgent."""
     with database.write() as connection:
         rows = connection.execute(_notice, {"limit": limit}).all()
         ring_no_later(connection, earliest_of((row.nexthop, row.due_at) for row in rows))
-    return len(rows)
+    return Noticed(len(rows), frozenset(row.nexthop for row in rows if row.priority <= urgent_priority))
 
 
 def due_nexthops(database: Database, *, limit: int, ring_timeout: timedelta) -> list[str]:
-    """Return nexthops to ring now; they come again after *ring_timeout* unless :func:`settle` says otherwise."""
+    """Return nexthops to ring now; they come again after *ring_timeout* unless :func:`settle` says otherwise.
+
+    Those that are suspended are looked at again when that ends.
+    """
     with database.write() as connection:
         parameters = {"limit": limit, "seconds": ring_timeout.total_seconds()}
-        return sorted(connection.execute(_ring_due, parameters).scalars())
+        due = sorted(connection.execute(_ring_due, parameters).scalars())
+        parked = park(connection, due)
+    return [nexthop for nexthop in due if nexthop not in parked]
 
 
 def settle(database: Database, nexthop: str) -> None:
@@ -143,7 +178,10 @@ def settle(database: Database, nexthop: str) -> None:
         connection.execute(_lock_by_dialect[connection.dialect.name], {"nexthop": nexthop})
         rows = connection.execute(earliest_by_priority, {"nexthop": nexthop}).all()
         earliest = min((row.due_at for row in rows if row.due_at is not None), default=None)
-        connection.execute(_set_ring, {"locked": nexthop, "earliest": earliest})
+        if earliest is None:
+            connection.execute(_set_never, {"locked": nexthop})
+        else:
+            connection.execute(_set_ring, {"locked": nexthop, "earliest": earliest})
 
 
 def elect(database: Database, owner: str, *, role: str, lease_time: timedelta) -> bool:

@@ -3,7 +3,8 @@
 SQLite runs in WAL mode with full synchronisation, because a committed message
 is a promise; its writers take the lock when they begin and queue inside the
 process, because SQLite's own waiting is neither fair nor quick. PostgreSQL is
-spoken to through psycopg at READ COMMITTED. An engine survives ``fork``: the
+spoken to through psycopg at READ COMMITTED; it ends a transaction in which
+nothing happens for a while, so that nobody's locks outlive him. An engine survives ``fork``: the
 child forgets the parent's connections, which two processes would otherwise
 share and read each other's answers from.
 """
@@ -25,6 +26,8 @@ from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, Sche
 
 _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5
+# A worker that is frozen, or whose machine is gone, in the middle of a transaction would otherwise keep its locks.
+_IDLE_TRANSACTION = "-c idle_in_transaction_session_timeout=20s"
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 10
 _READ_ONLY = "mailq_read_only"
@@ -125,10 +128,16 @@ def build_engine(url: str) -> Engine:
             max_overflow=_POOL_OVERFLOW,
             # A restarted database would otherwise fail the first statement on every kept connection.
             pool_pre_ping=True,
-            connect_args={"connect_timeout": _CONNECT_SECONDS},
+            connect_args=_postgresql_arguments(parsed),
         )
     except ModuleNotFoundError as error:
         raise ConfigError(f"{masked(parsed)} needs the package {error.name}; install mailq[postgres]") from error
+
+
+def _postgresql_arguments(url: URL) -> dict[str, Any]:
+    """Return what is told to the driver; options in the URL are the operator's own, for example behind a pooler."""
+    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
+    return arguments if "options" in url.query else arguments | {"options": _IDLE_TRANSACTION}
 
 
 def masked(url: URL) -> str:

@@ -16,11 +16,12 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from mailq.envelope import Notify
 from mailq.errors import EnvelopeError, IdempotencyConflictError
+from mailq.queue.bodies import PART_BYTES
 from mailq.queue.messages import NewMessage
 from mailq.queue.queue_ids import RANDOM_BITS, queue_id
 from mailq.queue.sqltypes import DatabaseNow, LaterOf, UtcDateTime
 from mailq.queue.states import State
-from mailq.queue.tables import content, message, recipient
+from mailq.queue.tables import content, content_part, message, recipient
 from mailq.queue.upsert import DIALECTS, insert_into
 
 _LOWEST_PRIORITY = 9
@@ -28,6 +29,7 @@ _LOWEST_PRIORITY = 9
 _start = LaterOf(func.coalesce(bindparam("not_before", type_=UtcDateTime()), DatabaseNow()), DatabaseNow())
 _insert_message = insert(message).values(created_at=DatabaseNow(), arrived_at=_start)
 _insert_content = insert(content)
+_insert_part = insert(content_part)
 _insert_recipient = insert(recipient).values(due_at=_start)
 _insert_keyed = {
     dialect: insert_into(message, dialect)
@@ -134,8 +136,26 @@ def _lost_races(
 def _insert_children(connection: Connection, accepted: Sequence[tuple[str, NewMessage]]) -> None:
     if not accepted:
         return
-    connection.execute(_insert_content, [{"message_id": new_id, "data": one.content} for new_id, one in accepted])
+    _insert_contents(connection, accepted)
     connection.execute(_insert_recipient, [row for new_id, one in accepted for row in _recipient_rows(new_id, one)])
+
+
+def _insert_contents(connection: Connection, accepted: Sequence[tuple[str, NewMessage]]) -> None:
+    """Insert the first part of each content, then what is left of large ones, one part at a time."""
+    connection.execute(_insert_content, [_content_row(new_id, one) for new_id, one in accepted])
+    for new_id, one in accepted:
+        if one.location or one.size_bytes <= PART_BYTES:
+            continue
+        for number, piece in enumerate(one.pieces(PART_BYTES)):
+            if number:
+                connection.execute(_insert_part, {"message_id": new_id, "number": number, "data": piece})
+
+
+def _content_row(new_id: str, one: NewMessage) -> dict[str, Any]:
+    if one.location:
+        return {"message_id": new_id, "data": b"", "parts": 0, "location": one.location}
+    parts = max(1, -(-one.size_bytes // PART_BYTES))
+    return {"message_id": new_id, "data": next(one.pieces(PART_BYTES)), "parts": parts, "location": ""}
 
 
 def _message_row(new_id: str, one: NewMessage) -> dict[str, Any]:
@@ -156,6 +176,11 @@ def _message_row(new_id: str, one: NewMessage) -> dict[str, Any]:
         "digest": None if one.idempotency_key is None else one.fingerprint,
         "notice_of": one.notice_of,
         "notice_kind": one.notice_kind,
+        "mail_class": one.mail_class,
+        "tenant": one.tenant,
+        "require_tls": one.require_tls,
+        "tls_optional": one.tls_optional,
+        "verp": one.verp,
     }
 
 
@@ -169,6 +194,7 @@ def _recipient_rows(new_id: str, one: NewMessage) -> Iterable[dict[str, Any]]:
             "nexthop": each.nexthop,
             "state": State.QUEUED.value,
             "priority": one.priority,
+            "tenant": one.tenant,
             "fresh": True,
             "attempts": 0,
             "not_before": one.not_before,

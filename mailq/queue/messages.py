@@ -1,15 +1,18 @@
 """What goes into the store and what comes out of it on the way to a server: frozen values."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from mailq.envelope import DeliveryRequest, Encoding, Notify, Ret
-from mailq.queue.backoff import Disposition
+from mailq.large_content import LargeContent
+from mailq.queue.certainty import Ruling
+from mailq.queue.schedules import Labels
 from mailq.status import Outcome, RecipientId
 
 DEFAULT_PRIORITY = 5
+_HASHED_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class NewMessage:
     Attributes:
         sender: Envelope sender, normalised; empty for the null sender.
         recipients: At least one, no address twice.
-        content: RFC 5322 message, CRLF line ends.
+        content: RFC 5322 message, CRLF line ends; empty where ``large`` or ``location`` has it.
         encoding: None when the content was not classified.
         priority: 0 goes first, 9 last.
         not_before: No attempt before this instant; its lifetime counts from here. None: at once.
@@ -44,8 +47,17 @@ class NewMessage:
         tags: Kept for the application.
         idempotency_key: A second message with the same key is the same message. None: no such check.
         digest: Tells whether two messages of one key are equal; empty: computed from envelope and content.
+        large: The content, where it is too large to be held in memory; None: it is in ``content``.
+        location: Where the store has put the content outside the database; empty: nowhere.
         notice_of: Queue id of the message that this one is a report about.
-        notice_kind: ``failure`` or ``delay`` for a report to the sender, ``postmaster`` for any to ourselves.
+        require_tls: Only servers that prove who they are may have it. Source: RFC 8689.
+        tls_optional: Delivered even without TLS, whatever policies say. Source: RFC 8689 §3.
+        verp: The two characters that make an envelope sender for each recipient, see :mod:`mailq.verp`; empty: one
+            sender for all.
+        mail_class: Its kind, such as ``newsletter``; chooses its retry schedule. Empty: none.
+        tenant: On whose behalf it is sent; tenants take turns. Empty: none.
+        notice_kind: ``failure``, ``delay`` or ``success`` for a report to the sender, ``postmaster`` for any to
+            ourselves.
     """
 
     sender: str
@@ -62,13 +74,28 @@ class NewMessage:
     tags: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     digest: str = ""
+    large: LargeContent | None = None
+    location: str = ""
     notice_of: str | None = None
     notice_kind: str | None = None
+    require_tls: bool = False
+    tls_optional: bool = False
+    verp: str = ""
+    mail_class: str = ""
+    tenant: str = ""
 
     @property
     def size_bytes(self) -> int:
         """Length of the content."""
-        return len(self.content)
+        return len(self.content) if self.large is None else self.large.size_bytes
+
+    def pieces(self, size_bytes: int) -> Iterator[bytes]:
+        """Give the content in pieces of this size, the last one being what is left."""
+        if self.large is not None:
+            yield from self.large.pieces(size_bytes)
+            return
+        for start in range(0, len(self.content) or 1, size_bytes):
+            yield self.content[start : start + size_bytes]
 
     @property
     def fingerprint(self) -> str:
@@ -76,7 +103,10 @@ class NewMessage:
         if self.digest:
             return self.digest
         envelope = "\n".join([self.sender, *(one.address for one in self.recipients)])
-        return hashlib.sha256(envelope.encode() + b"\n\n" + self.content).hexdigest()
+        found = hashlib.sha256(envelope.encode() + b"\n\n")
+        for piece in self.pieces(_HASHED_BYTES):
+            found.update(piece)
+        return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +120,9 @@ class Lease:
         attempts: How often each recipient was taken, this time included.
         expires: By queue id, when the message asked to be given up; None: by the configured lifetime.
         full: As many recipients as asked for, so more may wait.
+        stumbles: Of those recipients whose last attempts made us stumble, how many did; the others are absent.
+        labels: By queue id, class and tenant of the message.
+        probe: Tries whether a dead destination is back; see :mod:`mailq.queue.sites`.
     """
 
     id: int
@@ -100,6 +133,22 @@ class Lease:
     attempts: Mapping[RecipientId, int]
     expires: Mapping[str, datetime | None]
     full: bool
+    stumbles: Mapping[RecipientId, int] = field(default_factory=dict)
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """What the owner of a lease is about to send: should it be lost, nobody knows whether that was sent.
+
+    Attributes:
+        queue_id: A message of the lease; of its recipients, those that the lease still covers.
+        last_recipient_id: Of these, the ones up to this id; None: all.
+    """
+
+    queue_id: str
+    last_recipient_id: RecipientId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +160,12 @@ class RecipientResult:
         disposition: What follows from it.
         started_at: Aware; by the worker's clock.
         finished_at: The instant the disposition was made for: the wait until a retry counts from it.
+        confirm_delay: A sender who was told of a delay is told of the delivery, too. Source: smtp-delivery Q-58.
     """
 
     recipient_id: RecipientId
     outcome: Outcome
-    disposition: Disposition
+    disposition: Ruling
     started_at: datetime
     finished_at: datetime
+    confirm_delay: bool = False

@@ -3,32 +3,52 @@
 One transaction: the recipients are locked and must all still belong to the
 lease; then their new states, the history and, for what is to be tried again,
 the time of the next ring. A report is marked as wanted in the same
-transaction that gives a recipient up, and a warning in the one that defers a
+transaction that gives a recipient up or delivers one whose sender asked, and a warning in the one that defers a
 recipient of a message that is late; so neither happens without the other.
 
-Invariant: when any recipient is no longer ours, nothing is written.
+The same transaction notes what the lease's owner goes on to: from then on,
+should the owner be lost, it is that message which may have been sent, and not
+the one recorded here.
+
+Invariants:
+    When any recipient is no longer ours, nothing is written.
+    The lease is locked before its recipients, and these before any destination.
+
+Source: smtp-delivery D-04, D-09, D-11, T-07, T-36
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
 
 from mailq.errors import LeaseLostError
+from mailq.queue.attempts import details_of, write_transcripts
 from mailq.queue.backoff import Done, GiveUp, RetryAt
+from mailq.queue.certainty import Quarantine, SetAside, fault_of, is_uncertain
 from mailq.queue.dispatch import earliest_of, ring_no_later
 from mailq.queue.engine import Database
-from mailq.queue.messages import RecipientResult
+from mailq.queue.messages import AtWork, RecipientResult
+from mailq.queue.requests import Unreadable
 from mailq.queue.sqltypes import DatabaseNow, UtcDateTime
 from mailq.queue.states import Event, sources, target
+from mailq.queue.successes import told_of_success
 from mailq.queue.tables import attempt, delay, in_state, lease, recipient, stored
 from mailq.queue.upsert import DIALECTS, insert_into
-from mailq.status import Delivered, Endpoint, Failure, Stage
+from mailq.status import Deferred, Delivered, Endpoint, EnhancedStatus, Failure, Scope, SessionFacts, Severity, Stage
+
+_UNREADABLE = Failure(
+    status=EnhancedStatus(Severity.TRANSIENT, 3, 0),
+    reason="the stored message cannot be read",
+    stage=Stage.POLICY,
+    scope=Scope.MESSAGE,
+)
 
 _ours = (
-    select(recipient.c.id, recipient.c.message_id, recipient.c.lease_id, recipient.c.attempts)
-    .add_columns(lease.c.nexthop, lease.c.owner)
+    select(recipient.c.id, recipient.c.message_id, recipient.c.lease_id, recipient.c.attempts, recipient.c.stumbles)
+    .add_columns(recipient.c.address, recipient.c.due_at, recipient.c.notify, lease.c.nexthop, lease.c.owner)
     .add_columns(DatabaseNow().label("now"))
     .join_from(recipient, lease, recipient.c.lease_id == lease.c.id)
     .where(
@@ -72,21 +92,43 @@ def _transition(event: Event, **values: Any) -> Any:
             last_reason=bindparam("reason"),
             last_relay=bindparam("relay"),
             last_attempt_at=bindparam("attempted_at", type_=UtcDateTime()),
+            uncertain_at=bindparam("doubted_at", type_=UtcDateTime()),
             **values,
         )
     )
 
 
 _TRANSITIONS = {
-    Event.DELIVER: _transition(Event.DELIVER, finished_at=DatabaseNow()),
+    Event.DELIVER: _transition(Event.DELIVER, finished_at=DatabaseNow(), notice=bindparam("mark")),
     Event.BOUNCE: _transition(Event.BOUNCE, finished_at=DatabaseNow(), notice="wanted"),
     Event.EXPIRE: _transition(Event.EXPIRE, finished_at=DatabaseNow(), notice="wanted"),
-    Event.DEFER: _transition(Event.DEFER, due_at=bindparam("due", type_=UtcDateTime())),
+    Event.DEFER: _transition(
+        Event.DEFER,
+        due_at=bindparam("due", type_=UtcDateTime()),
+        stumbles=bindparam("stumbled"),
+        fault=bindparam("where"),
+    ),
+    Event.SET_ASIDE: _transition(Event.SET_ASIDE, stumbles=bindparam("stumbled"), fault=bindparam("where")),
+    Event.QUARANTINE: _transition(
+        Event.QUARANTINE, stumbles=bindparam("stumbled"), fault=bindparam("where"), fault_told_at=null()
+    ),
 }
+begin_statement = (
+    update(lease)
+    .where(lease.c.id == bindparam("token"))
+    .values(message_id=bindparam("queue_id"), last_recipient_id=bindparam("last"))
+)
 
 
-def record(database: Database, lease_id: int, results: Sequence[RecipientResult]) -> None:
-    """Record *results*, at most one a recipient.
+def at_work_row(lease_id: int, at_work: AtWork) -> dict[str, Any]:
+    """Return the parameters of ``begin_statement``."""
+    return {"token": lease_id, "queue_id": at_work.queue_id, "last": at_work.last_recipient_id}
+
+
+def record(
+    database: Database, lease_id: int, results: Sequence[RecipientResult], *, at_work: AtWork | None = None
+) -> None:
+    """Record *results*, at most one a recipient, and what the lease's owner goes on to; None: that stays as it is.
 
     A retry is written as a wait from now by the database's clock, the wait
     being ``due_at - finished_at``; so the worker's clock does not matter.
@@ -98,6 +140,8 @@ def record(database: Database, lease_id: int, results: Sequence[RecipientResult]
     if not results:
         return
     with database.write() as connection:
+        if at_work is not None:
+            connection.execute(begin_statement, at_work_row(lease_id, at_work))
         rows = connection.execute(_ours, {"ids": [one.recipient_id for one in results], "token": lease_id}).all()
         ours = {row.id: row for row in rows}
         if not ours and _is_recorded(connection, lease_id, results):
@@ -106,11 +150,48 @@ def record(database: Database, lease_id: int, results: Sequence[RecipientResult]
             raise LeaseLostError(
                 f"lease {lease_id}: {len(results) - len(ours)} of {len(results)} recipients belong to somebody else now"
             )
-        _write_states(connection, lease_id, results, rows[0].now)
-        connection.execute(_insert_attempt, [_attempt_row(ours[one.recipient_id], one) for one in results])
-        _note_delays(connection, {ours[one.recipient_id].message_id for one in results if _is_late(one)})
-        due = [_due(one, rows[0].now) for one in results]
-        ring_no_later(connection, earliest_of((rows[0].nexthop, instant) for instant in due if instant is not None))
+        write_results(connection, lease_id, results, rows)
+
+
+def write_results(
+    connection: Connection, lease_id: int, results: Sequence[RecipientResult], rows: Sequence[Row[Any]]
+) -> None:
+    """Write *results*, one for each of *rows*: recipients that are locked and under this lease, with its data.
+
+    Raises:
+        LeaseLostError: A row is not as it was said to be; the transaction must be rolled back.
+    """
+    ours = {row.id: row for row in rows}
+    now = rows[0].now
+    _write_states(connection, lease_id, results, ours, now)
+    said = write_transcripts(connection, results)
+    attempts = [_attempt_row(ours[one.recipient_id], one) for one in results]
+    details = [details_of(ours[one.recipient_id], one, said) for one in results]
+    connection.execute(_insert_attempt, [row | more for row, more in zip(attempts, details, strict=True)])
+    _note_delays(connection, {ours[one.recipient_id].message_id for one in results if _is_late(one)})
+    due = [_due(one, now) for one in results]
+    ring_no_later(connection, earliest_of((rows[0].nexthop, instant) for instant in due if instant is not None))
+
+
+def quarantine_unreadable(
+    connection: Connection, lease_id: int, unreadable: Collection[Unreadable], *, now: datetime
+) -> None:
+    """Put recipients that were just claimed, and cannot be read, in quarantine."""
+    faults = {recipient_id: one.fault for one in unreadable for recipient_id in one.recipients}
+    if not faults:
+        return
+    rows = connection.execute(_ours, {"ids": sorted(faults), "token": lease_id}).all()
+    results = [
+        RecipientResult(
+            recipient_id=recipient_id,
+            outcome=Deferred(replace(_UNREADABLE, fault=fault)),
+            disposition=Quarantine(),
+            started_at=now,
+            finished_at=now,
+        )
+        for recipient_id, fault in faults.items()
+    ]
+    write_results(connection, lease_id, results, rows)
 
 
 def _is_recorded(connection: Connection, lease_id: int, results: Sequence[RecipientResult]) -> bool:
@@ -129,28 +210,52 @@ def event_of(result: RecipientResult) -> Event:
             return Event.DEFER
         case GiveUp(expired=expired):
             return Event.EXPIRE if expired else Event.BOUNCE
+        case SetAside():
+            return Event.SET_ASIDE
+        case Quarantine():
+            return Event.QUARANTINE
 
 
-_WORDS = {Event.DELIVER: "sent", Event.DEFER: "deferred", Event.BOUNCE: "bounced", Event.EXPIRE: "expired"}
+_WORDS = {
+    Event.DELIVER: "sent",
+    Event.DEFER: "deferred",
+    Event.BOUNCE: "bounced",
+    Event.EXPIRE: "expired",
+    Event.SET_ASIDE: "held",
+    Event.QUARANTINE: "quarantined",
+}
 
 
 def outcome_word(result: RecipientResult) -> str:
-    """Return ``sent``, ``deferred``, ``bounced`` or ``expired``."""
-    return _WORDS[event_of(result)]
+    """Return ``sent``, ``deferred``, ``bounced``, ``expired`` or ``quarantined``; ``uncertain`` where nobody knows."""
+    event = event_of(result)
+    if event in {Event.DELIVER, Event.DEFER, Event.SET_ASIDE} and is_uncertain(result.outcome):
+        return "uncertain"
+    return _WORDS[event]
 
 
-def _write_states(connection: Connection, lease_id: int, results: Sequence[RecipientResult], now: datetime) -> None:
+def _write_states(
+    connection: Connection,
+    lease_id: int,
+    results: Sequence[RecipientResult],
+    ours: Mapping[int, Row[Any]],
+    now: datetime,
+) -> None:
     written = 0
+    told = told_of_success(connection, results, ours)
     for event, statement in _TRANSITIONS.items():
-        rows = [_state_row(one, lease_id, now) for one in results if event_of(one) is event]
+        rows = [_state_row(one, lease_id, ours[one.recipient_id], now) for one in results if event_of(one) is event]
+        if event is Event.DELIVER:
+            rows = [row | {"mark": "wanted" if row["recipient"] in told else ""} for row in rows]
         if rows:
             written += connection.execute(statement, rows).rowcount
     if written != len(results):
         raise LeaseLostError(f"lease {lease_id}: {written} of {len(results)} recipients could be written")
 
 
-def _state_row(result: RecipientResult, lease_id: int, now: datetime) -> dict[str, Any]:
+def _state_row(result: RecipientResult, lease_id: int, ours: Row[Any], now: datetime) -> dict[str, Any]:
     story = _story(result)
+    fault = fault_of(result.outcome)
     row = {
         "recipient": result.recipient_id,
         "token": lease_id,
@@ -158,7 +263,11 @@ def _state_row(result: RecipientResult, lease_id: int, now: datetime) -> dict[st
         "reason": story["reason"],
         "relay": story["relay"],
         "attempted_at": result.finished_at,
+        "doubted_at": now if is_uncertain(result.outcome) else None,
     }
+    if event_of(result) in {Event.DEFER, Event.SET_ASIDE, Event.QUARANTINE}:
+        # Any attempt that goes as it should shows that the message can be handled.
+        row |= {"stumbled": ours.stumbles + 1 if fault else 0, "where": fault}
     due = _due(result, now)
     return row if due is None else row | {"due": due}
 
@@ -204,9 +313,10 @@ def _story(result: RecipientResult) -> dict[str, Any]:
             "relay": str(outcome.endpoint),
             "relay_host": outcome.endpoint.host,
             "reply_code": outcome.reply.code,
-            "reply_text": outcome.reply.text,
+            "reply_text": "\n".join(outcome.reply.lines),
             "stage": Stage.END_OF_DATA.name.lower(),
             "earlier": [_earlier(each) for each in outcome.earlier],
+            "tls": _tls(outcome.facts),
         }
     failure = outcome.failure
     return {
@@ -215,10 +325,17 @@ def _story(result: RecipientResult) -> dict[str, Any]:
         "relay": _name(failure.relay),
         "relay_host": "" if failure.relay is None else failure.relay.host,
         "reply_code": None if failure.reply is None else failure.reply.code,
-        "reply_text": "" if failure.reply is None else failure.reply.text,
+        "reply_text": "" if failure.reply is None else "\n".join(failure.reply.lines),
         "stage": failure.stage.name.lower(),
         "earlier": [_earlier(each) for each in outcome.earlier],
+        "tls": _tls(failure.facts),
     }
+
+
+def _tls(facts: SessionFacts | None) -> dict[str, Any] | None:
+    if facts is None or facts.tls is None:
+        return None
+    return {**asdict(facts.tls), "level": facts.tls.level.value}
 
 
 def _earlier(failure: Failure) -> dict[str, str]:

@@ -3,26 +3,37 @@
 The sender is told of recipients whose NOTIFY allows it; the null sender is
 told nothing. Our postmaster gets what ``notify_classes`` asks for, whatever
 NOTIFY says: copies, and the mail of the null sender that failed. Nobody is told
-of mail from the double-bounce address.
+of mail from the double-bounce address. Where a message has an envelope sender
+for each recipient, failures are told to these, each of its own.
 
 Invariant: a copy that cannot be made does not keep the sender from being told.
 
-Source: smtp-delivery B-01 to B-06, B-10 to B-13, B-17, B-31, B-33
+Source: smtp-delivery B-01 to B-06, B-10 to B-13, B-17, B-18, B-31 to B-33, B-42
 """
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from pathlib import Path
 
-from mailq.dsn.compose import compose_delay_copy, compose_delay_report, compose_failure_copy, compose_failure_report
+from mailq.dsn.compose import (
+    compose_delay_copy,
+    compose_delay_report,
+    compose_failure_copy,
+    compose_failure_report,
+    compose_success_report,
+)
+from mailq.dsn.template import DEFAULT_TEMPLATES, Templates, parse_templates
 from mailq.dsn.values import Letterhead, Original, Report, ReportedRecipient
 from mailq.envelope import Encoding, Notify
-from mailq.errors import MailqError
+from mailq.errors import MailqError, SettingError
 from mailq.queue.messages import NewMessage, NewRecipient
 from mailq.queue.postmaster import Postmaster
+from mailq.queue.schedules import Schedules
 from mailq.settings import Settings
+from mailq.verp import verp_sender
 
 log = logging.getLogger(__name__)
 
@@ -34,31 +45,57 @@ class ReportRules:
     Attributes:
         hostname: Own name.
         size_limit_bytes: Larger originals are returned as header only; 0 is no limit.
-        lifetime: Age at which a message is given up that does not say so itself.
+        schedules: Say until when a message is tried that does not say so itself.
         postmaster: Who is told besides the sender.
         nexthop_for: Says where mail for an address goes.
+        templates: Their words.
+        soft_bounce: Nobody is told of failures.
+        verp_bounces: Who has an envelope sender for each recipient gets a failure report for each.
     """
 
     hostname: str
     size_limit_bytes: int
-    lifetime: timedelta
+    schedules: Schedules
     postmaster: Postmaster
     nexthop_for: Callable[[str], str]
+    templates: Templates = DEFAULT_TEMPLATES
+    soft_bounce: bool = False
+    verp_bounces: bool = True
 
     @classmethod
     def of(cls, settings: Settings, *, nexthop_for: Callable[[str], str]) -> "ReportRules":
-        """Read the settings; ``myhostname`` must be set.
+        """Read the settings, and the file of templates; ``myhostname`` must be set.
 
         Raises:
-            SettingError: The address of a postmaster is none.
+            SettingError: The address of a postmaster is none, or the templates cannot be used.
         """
         return cls(
             hostname=settings.myhostname,
             size_limit_bytes=settings.bounce_size_limit_bytes,
-            lifetime=settings.maximal_queue_lifetime,
+            schedules=Schedules.of(settings),
             postmaster=Postmaster.of(settings),
             nexthop_for=nexthop_for,
+            templates=load_templates(settings),
+            soft_bounce=settings.soft_bounce,
+            verp_bounces=not settings.disable_verp_bounces,
         )
+
+
+def load_templates(settings: Settings) -> Templates:
+    """Return the words of reports: those of ``bounce_template_file``, or our own.
+
+    Raises:
+        SettingError: The file cannot be read, or not be understood; the text says where and why.
+    """
+    path = settings.bounce_template_file
+    if not path:
+        return DEFAULT_TEMPLATES
+    try:
+        return parse_templates(Path(path).read_bytes())
+    except OSError as error:
+        raise SettingError(f"setting 'bounce_template_file': {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise SettingError(f"setting 'bounce_template_file': {path}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +116,8 @@ def failure_reports(
     """Return the mail that *concerned*, who will not get the message, call for; none where nobody is to be told."""
     postmaster = rules.postmaster
     everybody = [one.recipient for one in concerned]
+    if not concerned:
+        return []
     if postmaster.is_own(original.sender):
         log.warning("%s: undeliverable postmaster notice, discarded", original.queue_id)
         return []
@@ -86,13 +125,15 @@ def failure_reports(
         if not postmaster.wants("bounce", "2bounce"):
             return []
         to = postmaster.double_bounces
-        copy = compose_failure_copy(original, everybody, _letterhead(original, rules, now), to=to, headers_only=False)
+        copy = compose_failure_copy(
+            original, everybody, _letterhead(original, rules, now), to=to, headers_only=original.require_tls
+        )
         return [_to_postmaster(to, original, copy, rules)]
     reports = []
     told = [one.recipient for one in concerned if one.may_be_told(Notify.FAILURE)]
-    if told:
-        report = compose_failure_report(original, told, _letterhead(original, rules, now))
-        reports.append(_to_sender("failure", original, report, rules))
+    for to, some in _addressed(original, told, rules):
+        report = compose_failure_report(original, some, _letterhead(original, rules, now), to=to)
+        reports.append(_message("", to, "failure", original, report, rules))
     if postmaster.wants("bounce"):
         to = postmaster.bounces
         copy = compose_failure_copy(original, everybody, _letterhead(original, rules, now), to=to, headers_only=True)
@@ -100,13 +141,40 @@ def failure_reports(
     return reports
 
 
+def _addressed(
+    original: Original, told: Sequence[ReportedRecipient], rules: ReportRules
+) -> Iterator[tuple[str, Sequence[ReportedRecipient]]]:
+    """Yield who gets a failure report, and of whom. Source: smtp-delivery B-17, B-42."""
+    if original.verp and rules.verp_bounces:
+        for one in told:
+            yield verp_sender(original.sender, one.address, original.verp), [one]
+    elif told:
+        yield original.sender, told
+
+
+def success_reports(
+    original: Original, concerned: Sequence[Concerned], rules: ReportRules, *, now: datetime
+) -> list[NewMessage]:
+    """Return the mail that *concerned*, whose delivery was asked to be told of, call for; none where nobody is told.
+
+    Source:
+        smtp-delivery B-03, B-18
+    """
+    everybody = [one.recipient for one in concerned]
+    if not everybody or rules.postmaster.is_own(original.sender):
+        return []
+    letterhead = _letterhead(original, rules, now)
+    if original.sender:
+        report = compose_success_report(original, everybody, letterhead)
+        return [_to_sender("success", original, report, rules)]
+    if not rules.postmaster.wants("2bounce"):
+        return []
+    to = rules.postmaster.double_bounces
+    return [_to_postmaster(to, original, compose_success_report(original, everybody, letterhead, to=to), rules)]
+
+
 def delay_reports(
-    original: Original,
-    concerned: Sequence[Concerned],
-    rules: ReportRules,
-    *,
-    now: datetime,
-    expires_at: datetime | None,
+    original: Original, concerned: Sequence[Concerned], rules: ReportRules, *, now: datetime
 ) -> list[NewMessage]:
     """Return the mail that *concerned*, who have not got the message yet, call for; none where nobody is to be told.
 
@@ -115,20 +183,18 @@ def delay_reports(
         concerned: Still being tried.
         rules: How reports are made.
         now: Their date.
-        expires_at: When the message itself asks to be given up; None: after the rules' lifetime.
     """
-    retry_until = original.arrived_at + rules.lifetime if expires_at is None else expires_at
     reports = []
     told = [one.recipient for one in concerned if one.may_be_told(Notify.DELAY)]
     if told:
         letterhead = _letterhead(original, rules, now)
-        report = compose_delay_report(original, told, letterhead, retry_until=retry_until)
+        report = compose_delay_report(original, told, letterhead)
         reports.append(_to_sender("delay", original, report, rules))
     if concerned and rules.postmaster.wants("delay"):
         to = rules.postmaster.delays
         everybody = [one.recipient for one in concerned]
         letterhead = _letterhead(original, rules, now)
-        copy = compose_delay_copy(original, everybody, letterhead, to=to, retry_until=retry_until)
+        copy = compose_delay_copy(original, everybody, letterhead, to=to)
         reports += _best_effort(to, original, copy, rules)
     return reports
 
@@ -139,6 +205,7 @@ def _letterhead(original: Original, rules: ReportRules, now: datetime) -> Letter
         message_id=f"{original.queue_id}.{secrets.token_hex(5)}@{rules.hostname}",
         written_at=now,
         size_limit_bytes=rules.size_limit_bytes,
+        templates=rules.templates,
     )
 
 
@@ -171,4 +238,6 @@ def _message(  # noqa: PLR0917 - two functions above give them their names
         utf8_header=report.utf8_header,
         notice_of=original.queue_id,
         notice_kind=kind,
+        require_tls=original.require_tls,
+        tls_optional=original.tls_optional,
     )

@@ -2,9 +2,10 @@
 
 Every write to a recipient's state is one of the :class:`Event` members, and
 names the states it may start from; a row in another state is left alone.
-Nothing leaves a final state.
+Nothing leaves a final state. The database enforces the same table, see
+:mod:`mailq.queue.guards`; docs/states.md shows it to people.
 
-Source: smtp-delivery Q-01, Q-53, Q-56
+Source: smtp-delivery Q-01, Q-04, Q-53, Q-56
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ class State(StrEnum):
     QUEUED = "queued"
     LEASED = "leased"
     HELD = "held"
+    QUARANTINED = "quarantined"
     SENT = "sent"
     BOUNCED = "bounced"
     EXPIRED = "expired"
@@ -31,6 +33,7 @@ class ShownState(StrEnum):
     DEFERRED = "deferred"
     ACTIVE = "active"
     HELD = "held"
+    QUARANTINED = "quarantined"
     SENT = "sent"
     BOUNCED = "bounced"
     EXPIRED = "expired"
@@ -46,13 +49,20 @@ class Event(Enum):
     BOUNCE = "bounce"
     EXPIRE = "expire"
     HAND_BACK = "hand back"
+    SET_ASIDE = "set aside"
+    QUARANTINE = "quarantine"
     HOLD = "hold"
     RELEASE_HELD = "release"
     RETRY = "retry"
     CANCEL = "cancel"
+    RETURN = "return"
+    GIVE_UP = "give up"
 
 
 FINAL = frozenset({State.SENT, State.BOUNCED, State.EXPIRED, State.CANCELLED})
+
+# Nobody works on these, so people may end them.
+_WAITING = (State.QUEUED, State.HELD, State.QUARANTINED)
 
 TRANSITIONS: Mapping[Event, Mapping[State, State]] = MappingProxyType(
     {
@@ -62,10 +72,14 @@ TRANSITIONS: Mapping[Event, Mapping[State, State]] = MappingProxyType(
         Event.BOUNCE: {State.LEASED: State.BOUNCED},
         Event.EXPIRE: {State.LEASED: State.EXPIRED},
         Event.HAND_BACK: {State.LEASED: State.QUEUED},
+        Event.SET_ASIDE: {State.LEASED: State.HELD},
+        Event.QUARANTINE: {State.LEASED: State.QUARANTINED},
         Event.HOLD: {State.QUEUED: State.HELD},
-        Event.RELEASE_HELD: {State.HELD: State.QUEUED},
-        Event.RETRY: {State.QUEUED: State.QUEUED},
-        Event.CANCEL: {State.QUEUED: State.CANCELLED, State.HELD: State.CANCELLED},
+        Event.RELEASE_HELD: {State.HELD: State.QUEUED, State.QUARANTINED: State.QUEUED},
+        Event.RETRY: {State.QUEUED: State.QUEUED, State.QUARANTINED: State.QUEUED},
+        Event.CANCEL: dict.fromkeys(_WAITING, State.CANCELLED),
+        Event.RETURN: dict.fromkeys(_WAITING, State.BOUNCED),
+        Event.GIVE_UP: dict.fromkeys(_WAITING, State.EXPIRED),
     }
 )
 

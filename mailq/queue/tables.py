@@ -6,7 +6,8 @@ for each message whose sender is to be told, or was, that it is late. ``attempt`
 history and only grows. ``lease`` says who works on what until when; its id is
 the fencing token. ``destination`` tells the dispatcher when a nexthop has
 something due, and is never touched by an application's transaction: a long
-one would hold up everybody else's. ``leader`` elects the dispatcher.
+one would hold up everybody else's. ``leader`` elects the dispatcher. ``suspension`` names
+destinations that people have stopped, ``audit`` what people did.
 
 Invariant: whatever is due is found through a partial index that holds waiting
 rows only, so finished mail costs nothing. Such an index is chosen only for a
@@ -31,6 +32,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    false,
     literal_column,
     text,
 )
@@ -41,6 +43,9 @@ from mailq.queue.states import State
 
 _Key = BigInteger().with_variant(Integer, "sqlite")
 _Json = JSON().with_variant(JSONB, "postgresql")
+_OptionalJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# Sorted octet by octet whatever the language of the database, so that a range of keys is a domain.
+_Octets = Text().with_variant(Text(collation="C"), "postgresql")
 
 metadata = MetaData(
     naming_convention={
@@ -51,6 +56,11 @@ metadata = MetaData(
         "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
+
+
+def _partial(name: str, *columns: Column[object], where: str) -> Index:
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
 
 message = Table(
     "mailq_message",
@@ -72,12 +82,30 @@ message = Table(
     Column("digest", Text),
     Column("notice_of", Text),
     Column("notice_kind", Text),
+    Column("mail_class", Text, nullable=False, server_default=""),
+    Column("tenant", Text, nullable=False, server_default=""),
+    Column("require_tls", Boolean, nullable=False, server_default=false()),
+    Column("tls_optional", Boolean, nullable=False, server_default=false()),
+    Column("verp", Text, nullable=False, server_default=""),
 )
 
 content = Table(
     "mailq_content",
     metadata,
     Column("message_id", Text, ForeignKey("mailq_message.id"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("parts", Integer, nullable=False, server_default="1"),
+    Column("location", Text, nullable=False, server_default=""),
+)
+
+_partial("ix_mailq_content_location", content.c.location, where="location <> ''")
+
+# What is too large for one row: data above is part 0, the rest is here. See mailq.queue.bodies.
+content_part = Table(
+    "mailq_content_part",
+    metadata,
+    Column("message_id", Text, ForeignKey("mailq_message.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
     Column("data", LargeBinary, nullable=False),
 )
 
@@ -90,6 +118,9 @@ lease = Table(
     Column("owner", Text, nullable=False),
     Column("taken_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
+    # What its owner is at work on: the recipients of this message that it still holds, up to an id where one is given.
+    Column("message_id", Text),
+    Column("last_recipient_id", BigInteger),
     sqlite_autoincrement=True,
 )
 
@@ -106,7 +137,7 @@ recipient = Table(
     Column("priority", SmallInteger, nullable=False),
     Column("due_at", UtcDateTime, nullable=False),
     Column("fresh", Boolean, nullable=False),
-    Column("lease_id", BigInteger),
+    Column("lease_id", BigInteger, ForeignKey("mailq_lease.id")),
     Column("attempts", Integer, nullable=False),
     Column("last_status", Text, nullable=False, server_default=""),
     Column("last_reason", Text, nullable=False, server_default=""),
@@ -114,17 +145,25 @@ recipient = Table(
     Column("last_attempt_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Column("notice", Text, nullable=False, server_default=""),
+    Column("uncertain_at", UtcDateTime),
+    Column("stumbles", Integer, nullable=False, server_default="0"),
+    Column("fault", Text, nullable=False, server_default=""),
+    Column("fault_told_at", UtcDateTime),
+    Column("tenant", Text, nullable=False, server_default=""),
+    Column("audit_id", BigInteger),
     CheckConstraint(
-        "state IN ('queued', 'leased', 'held', 'sent', 'bounced', 'expired', 'cancelled')", name="known_state"
+        "state IN ('queued', 'leased', 'held', 'quarantined', 'sent', 'bounced', 'expired', 'cancelled')",
+        name="known_state",
     ),
     CheckConstraint("(state = 'leased') = (lease_id IS NOT NULL)", name="leased_has_lease"),
+    CheckConstraint(
+        "(state IN ('sent', 'bounced', 'expired', 'cancelled')) = (finished_at IS NOT NULL)", name="final_is_finished"
+    ),
+    CheckConstraint("notice = '' OR finished_at IS NOT NULL", name="notice_is_final"),
+    CheckConstraint("attempts >= 0 AND stumbles >= 0", name="counts_from_zero"),
     CheckConstraint("notice IN ('', 'wanted', 'sent')", name="known_notice"),
     sqlite_autoincrement=True,
 )
-
-
-def _partial(name: str, *columns: Column[object], where: str) -> Index:
-    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
 
 
 _partial(
@@ -135,9 +174,22 @@ _partial(
     recipient.c.id,
     where="state = 'queued'",
 )
+# Beside the one before: tenants take turns by this one, and the earliest of all of them is found by that one.
+_partial(
+    "ix_mailq_recipient_tenant",
+    recipient.c.nexthop,
+    recipient.c.priority,
+    recipient.c.tenant,
+    recipient.c.due_at,
+    recipient.c.id,
+    where="state = 'queued'",
+)
 _partial("ix_mailq_recipient_fresh", recipient.c.id, where="fresh AND state = 'queued'")
 _partial("ix_mailq_recipient_lease", recipient.c.lease_id, where="lease_id IS NOT NULL")
 _partial("ix_mailq_recipient_notice", recipient.c.message_id, where="notice = 'wanted'")
+_partial("ix_mailq_recipient_uncertain", recipient.c.id, where="uncertain_at IS NOT NULL")
+_partial("ix_mailq_recipient_untold", recipient.c.id, where="state = 'quarantined' AND fault_told_at IS NULL")
+_partial("ix_mailq_recipient_audit", recipient.c.audit_id, where="state = 'held'")
 
 delay = Table(
     "mailq_delay",
@@ -168,6 +220,24 @@ attempt = Table(
     Column("stage", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("earlier", _Json, nullable=False),
+    Column("tls", _OptionalJson),
+    Column("recipient_key", _Octets, nullable=False, server_default=""),
+    Column("relay_address", Text, nullable=False, server_default=""),
+    Column("milliseconds", _Json),
+    Column("transcript_id", BigInteger),
+    Column("action", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+_partial("ix_mailq_attempt_uncertain", attempt.c.recipient_id, where="outcome = 'uncertain'")
+Index("ix_mailq_attempt_recipient_key", attempt.c.recipient_key, attempt.c.id)
+
+# What was said in the sessions of one attempt at a message, for all its recipients: once, however many those are.
+transcript = Table(
+    "mailq_transcript",
+    metadata,
+    Column("id", _Key, Identity(), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("text", Text, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -177,8 +247,21 @@ destination = Table(
     Column("nexthop", Text, primary_key=True),
     Column("next_ring_at", UtcDateTime),
     Column("touched_at", UtcDateTime, nullable=False),
+    Column("dead_since", UtcDateTime),
+    Column("probe_at", UtcDateTime),
+    Column("probe_lease_id", BigInteger),
+    Column("dead_status", Text, nullable=False, server_default=""),
+    Column("dead_reason", Text, nullable=False, server_default=""),
+    # Names of its servers when it was last routed, and the key of the gate that it waits for.
+    Column("hosts", Text, nullable=False, server_default=""),
+    Column("waits_for", Text),
+    Column("waits_since", UtcDateTime),
 )
 _partial("ix_mailq_destination_next_ring_at", destination.c.next_ring_at, where="next_ring_at IS NOT NULL")
+
+_partial(
+    "ix_mailq_destination_waits_for", destination.c.waits_for, destination.c.waits_since, where="waits_for IS NOT NULL"
+)
 
 leader = Table(
     "mailq_leader",
@@ -186,6 +269,126 @@ leader = Table(
     Column("role", Text, primary_key=True),
     Column("owner", Text, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
+)
+
+# Whoever claims asks for a handful of patterns by name; see mailq.queue.suspend.
+suspension = Table(
+    "mailq_suspension",
+    metadata,
+    Column("pattern", Text, primary_key=True),
+    Column("since_at", UtcDateTime, nullable=False),
+    Column("until_at", UtcDateTime),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+audit = Table(
+    "mailq_audit",
+    metadata,
+    Column("id", _Key, Identity(), primary_key=True),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("selector", _Json, nullable=False),
+    Column("arguments", _Json, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("counted", BigInteger),
+    Column("touched", BigInteger, nullable=False),
+    Column("finished_at", UtcDateTime),
+    sqlite_autoincrement=True,
+)
+
+
+# What is known of a domain's MTA-STS policy; mode is null where a policy was announced and could not be had.
+sts_policy = Table(
+    "mailq_sts_policy",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("mode", Text),
+    Column("mx", _Json, nullable=False),
+    Column("max_age_seconds", Integer, nullable=False),
+    Column("fetched_at", UtcDateTime),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("refresh_at", UtcDateTime),
+    Column("checked_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime, nullable=False),
+    Column("failed_at", UtcDateTime),
+    Column("failure", Text, nullable=False),
+)
+_partial("ix_mailq_sts_policy_refresh_at", sts_policy.c.refresh_at, where="refresh_at IS NOT NULL")
+
+# Sessions of a day, counted by how their encryption went: the raw material of TLS reports.
+tls_count = Table(
+    "mailq_tls_count",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("day", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("policy_type", Text, nullable=False),
+    Column("policy", _Json, nullable=False),
+    Column("result_type", Text, nullable=False),
+    Column("receiving_host", Text, nullable=False),
+    Column("receiving_ip", Text, nullable=False),
+    Column("sending_ip", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("sessions", BigInteger, nullable=False),
+    Index("ix_mailq_tls_count_day", "day", "domain"),
+)
+
+# One row a day and domain that a report is owed for, or was sent for.
+tls_report = Table(
+    "mailq_tls_report",
+    metadata,
+    Column("day", Text, primary_key=True),
+    Column("domain", Text, primary_key=True),
+    Column("due_at", UtcDateTime),
+    Column("attempts", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("settled_at", UtcDateTime),
+)
+_partial("ix_mailq_tls_report_due_at", tls_report.c.due_at, where="due_at IS NOT NULL")
+
+# Passwords that servers refused, as salted hashes: one row a server and account.
+auth_failure = Table(
+    "mailq_auth_failure",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("reply_code", SmallInteger, nullable=False),
+    Column("reply_text", Text, nullable=False),
+    Column("noted_at", UtcDateTime, nullable=False, index=True),
+)
+
+# What people set at run time; see mailq.limits.rules for what it means. The stamp has one row, and changes with any.
+limit_rule = Table(
+    "mailq_limit",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("field", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("set_at", UtcDateTime, nullable=False),
+)
+
+limit_stamp = Table(
+    "mailq_limit_stamp",
+    metadata,
+    Column("what", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
+# What is known of each key that sessions share, while nobody else counts them; see mailq.limits.shelf_limits.
+limit_book = Table(
+    "mailq_limit_book",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("touched_at", UtcDateTime, nullable=False),
 )
 
 

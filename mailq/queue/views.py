@@ -4,16 +4,16 @@ These may read the whole queue; nothing that delivers mail calls them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, func, or_, select
 
 from mailq.errors import UnknownMessageError
 from mailq.queue.engine import Database
 from mailq.queue.states import ShownState, State, shown
-from mailq.queue.tables import attempt, in_state, message, recipient
+from mailq.queue.tables import attempt, in_state, message, recipient, transcript
 
 _WAITING = {State.QUEUED, State.HELD}
 
@@ -24,13 +24,17 @@ class AttemptView:
 
     Attributes:
         number: Counts from 1; a gap is an attempt whose worker died.
-        outcome: ``sent``, ``deferred``, ``bounced`` or ``expired``.
+        outcome: ``sent``, ``deferred``, ``bounced``, ``expired``, ``quarantined`` or ``uncertain``.
         relay: ``HOST[ADDR]:PORT`` of the server spoken to; empty when there was no session.
         reply_code: None when no server replied.
-        reply_text: The server's own words; empty when it said none.
+        reply_text: The server's own words, line by line; empty when it said none.
         stage: What was being done.
         owner: The worker.
         earlier: Relay, status and reason of each server asked before in the same attempt.
+        tls: The fields of :class:`mailq.security.TlsResult`; None where no session came so far.
+        milliseconds: How long each part took: ``queue`` from when it was due, ``dns``, ``connect``, ``handshake`` from
+            the greeting to AUTH, ``transfer`` from MAIL to the answer to the content; absent where it was not reached.
+        transcript: Of its sessions, each after the name of its server; empty: none was kept, or no longer.
     """
 
     number: int
@@ -45,6 +49,9 @@ class AttemptView:
     stage: str
     owner: str
     earlier: Sequence[Mapping[str, str]]
+    tls: Mapping[str, Any] | None = None
+    milliseconds: Mapping[str, int] = field(default_factory=dict)
+    transcript: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,9 @@ class RecipientView:
         attempts: How often it was taken.
         last_relay: As in an attempt.
         finished_at: None until it reaches a final state.
+        uncertain_at: When the last attempt ended, if nobody knows whether it sent the message; else None.
+        stumbles: So many last attempts in a row made our own code, a hook or a worker fail.
+        fault: Where it failed the last time; empty: it did not.
         history: Oldest first; empty in lists.
     """
 
@@ -74,6 +84,9 @@ class RecipientView:
     last_relay: str
     last_attempt_at: datetime | None
     finished_at: datetime | None
+    uncertain_at: datetime | None = None
+    stumbles: int = 0
+    fault: str = ""
     history: tuple[AttemptView, ...] = ()
 
 
@@ -86,6 +99,11 @@ class MessageView:
         arrived_at: When its lifetime began: ``created_at``, or the later instant it was scheduled for.
         expires_at: None: by the configured lifetime.
         notice_of: Queue id of the message that this one is a report about.
+        require_tls: It goes only to servers that prove who they are. Source: RFC 8689.
+        tls_optional: It says ``TLS-Required: No``. Source: RFC 8689 §3.
+        mail_class: Its kind; empty: none.
+        tenant: On whose behalf it is sent; empty: nobody's.
+        verp: The delimiters of its envelope senders by recipient, see :mod:`mailq.verp`; empty: one for all.
     """
 
     queue_id: str
@@ -100,8 +118,19 @@ class MessageView:
     idempotency_key: str | None
     notice_of: str | None
     recipients: tuple[RecipientView, ...]
+    require_tls: bool = False
+    tls_optional: bool = False
+    mail_class: str = ""
+    tenant: str = ""
+    verp: str = ""
 
 
+_attempts = (
+    select(attempt, transcript.c.text.label("said"))
+    .outerjoin_from(attempt, transcript, transcript.c.id == attempt.c.transcript_id)
+    .where(attempt.c.message_id == bindparam("queue_id"))
+    .order_by(attempt.c.id)
+)
 _recipients = select(
     recipient,
     message.c.sender,
@@ -162,6 +191,11 @@ def show(database: Database, queue_id: str) -> MessageView:
         idempotency_key=found.idempotency_key,
         notice_of=found.notice_of,
         recipients=recipients,
+        require_tls=found.require_tls,
+        tls_optional=found.tls_optional,
+        mail_class=found.mail_class,
+        tenant=found.tenant,
+        verp=found.verp,
     )
 
 
@@ -178,13 +212,13 @@ def counts(database: Database) -> dict[ShownState, int]:
 
 def _history(connection: Connection, queue_id: str) -> dict[int, tuple[AttemptView, ...]]:
     history: dict[int, tuple[AttemptView, ...]] = {}
-    statement = select(attempt).where(attempt.c.message_id == queue_id).order_by(attempt.c.id)
-    for row in connection.execute(statement):
-        history[row.recipient_id] = (*history.get(row.recipient_id, ()), _attempt_view(row))
+    for row in connection.execute(_attempts, {"queue_id": queue_id}):
+        history[row.recipient_id] = (*history.get(row.recipient_id, ()), attempt_view(row))
     return history
 
 
-def _attempt_view(row: Row[Any]) -> AttemptView:
+def attempt_view(row: Row[Any]) -> AttemptView:
+    """Return the view of a row of ``attempt``, to which ``said`` was joined, the text of its transcript."""
     return AttemptView(
         number=row.number,
         started_at=row.started_at,
@@ -198,6 +232,9 @@ def _attempt_view(row: Row[Any]) -> AttemptView:
         stage=row.stage,
         owner=row.owner,
         earlier=tuple(row.earlier),
+        tls=row.tls,
+        milliseconds=row.milliseconds or {},
+        transcript=tuple((row.said or "").splitlines()),
     )
 
 
@@ -219,5 +256,8 @@ def _recipient_view(row: Row[Any], history: tuple[AttemptView, ...]) -> Recipien
         last_relay=row.last_relay,
         last_attempt_at=row.last_attempt_at,
         finished_at=row.finished_at,
+        uncertain_at=row.uncertain_at,
+        stumbles=row.stumbles,
+        fault=row.fault,
         history=history,
     )

@@ -4,7 +4,7 @@ Either those of the settings, or those of the system's configuration file,
 which is read again when it has changed: a worker runs for months, and the
 machine's network may change under it.
 
-Source: resolv.conf(5), RFC 2308.
+Source: resolv.conf(5), RFC 2308, RFC 6840 §5.7.
 """
 
 import logging
@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import dns.flags
 import dns.name
 import dns.nameserver
 import dns.rdataclass
@@ -23,6 +24,8 @@ from mailq.errors import DestinationSyntaxError, SettingError
 from mailq.routing.destination import is_address, parse_destination
 
 _DNS_PORT = 53
+_PAYLOAD_BYTES = 1232
+"""Answers up to this size are not fragmented on the way. Source: RFC 9715."""
 _CACHE_LIMIT = 10_000
 _CACHE_SECONDS = 86_400.0
 _CONFIGURATION = Path("/etc/resolv.conf")
@@ -36,14 +39,23 @@ class NameServers:
     Args:
         listed: Address or address:port of each; empty: those of *configuration*.
         timeout_seconds: For one question; each server gets at most this.
+        dnssec: Ask for validated answers, and for being told whether they are.
         configuration: The system's file.
 
     Raises:
         SettingError: A listed name server is no address, or the file is unusable.
     """
 
-    def __init__(self, listed: Sequence[str], *, timeout_seconds: float, configuration: Path = _CONFIGURATION) -> None:
+    def __init__(
+        self,
+        listed: Sequence[str],
+        *,
+        timeout_seconds: float,
+        dnssec: bool = False,
+        configuration: Path = _CONFIGURATION,
+    ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._dnssec = dnssec
         self._configuration = None if listed else configuration
         self._version = self._look()
         self._renewal = threading.Lock()
@@ -80,6 +92,10 @@ class NameServers:
     def _finished(self, stub: dns.resolver.Resolver) -> dns.resolver.Resolver:
         stub.timeout = min(stub.timeout, self._timeout_seconds)
         stub.cache = _BoundedCache(_CACHE_LIMIT)
+        if self._dnssec:
+            # The AD bit in a question asks for it in the answer; name servers of before RFC 6840 look at DO alone.
+            stub.set_flags(dns.flags.RD | dns.flags.AD)
+            stub.use_edns(0, dns.flags.DO, _PAYLOAD_BYTES)
         return stub
 
 

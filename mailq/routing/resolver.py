@@ -6,30 +6,39 @@ an operator's text. Names are asked for as they are, without a search list;
 aliases are followed; answers, negative ones too, are remembered for their
 time to live.
 
+Whether DNSSEC vouches for an answer is what the name servers say of it (the AD
+bit), and is believed only where ``dns_support_level`` says that they, and the
+way to them, can be trusted with it.
+
 Invariant: no question takes much longer than ``dns_timeout``, and whatever a
 name server or a filter does, nothing but
 :class:`~mailq.errors.LookupFailedError` comes out. Thread-safe.
 
-Source: RFC 1034 §3.6.2, RFC 2308, RFC 2782, RFC 7505 §4.1, smtp-delivery A-01 to A-11, A-20 to A-27, A-60.
+Source: RFC 1034 §3.6.2, RFC 2308, RFC 2782, RFC 4035 §3.2.3, RFC 6698 §3, RFC 7505 §4.1, smtp-delivery A-01 to A-11,
+A-20 to A-27, A-60, P-41 to P-44c.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
 import dns.resolver
 
 from mailq.errors import LookupFailedError, LookupKind
+from mailq.routing.answer import Answer
 from mailq.routing.destination import ascii_hostname, canonical_address, is_address, is_hostname
 from mailq.routing.name_servers import NameServers
 from mailq.routing.native import native_addresses
 from mailq.routing.reply_filter import ReplyFilter, usable_records
 from mailq.routing.srv import ServiceRecord
+from mailq.security import TlsaRecord
 from mailq.settings import Settings
 
 _RECORD_LIST_LIMIT = 100
@@ -58,8 +67,8 @@ class DnsResolver:
     """Looks up mail exchangers, servers of a service, and addresses.
 
     Args:
-        settings: ``nameservers``, ``dns_timeout``, ``inet_protocols``, ``host_lookup`` and ``disable_dns_lookups``
-            are used.
+        settings: ``nameservers``, ``dns_timeout``, ``dns_support_level``, ``inet_protocols``, ``host_lookup`` and
+            ``disable_dns_lookups`` are used.
         reply_filter: Strikes records from answers; None uses all.
 
     Raises:
@@ -71,10 +80,13 @@ class DnsResolver:
         # Source: smtp-delivery A-24
         self._ways = ("native",) if settings.disable_dns_lookups else settings.host_lookup
         self._timeout_seconds = settings.dns_timeout.total_seconds()
-        self._name_servers = NameServers(settings.nameservers, timeout_seconds=self._timeout_seconds)
+        self._dnssec = settings.dns_support_level == "dnssec"
+        self._name_servers = NameServers(
+            settings.nameservers, timeout_seconds=self._timeout_seconds, dnssec=self._dnssec
+        )
         self._reply_filter = reply_filter
 
-    def mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
+    def mail_exchangers(self, domain: str) -> Answer[tuple[int, str]]:
         """Return ``(preference, host)`` pairs, at least one, in the answer's order.
 
         Raises:
@@ -82,16 +94,16 @@ class DnsResolver:
 
         Source: smtp-delivery A-01 to A-10.
         """
-        records = self._ask(domain, "MX")
-        if any(record.exchange == dns.name.root for record in records):
+        found = self._ask(domain, "MX")
+        if any(record.exchange == dns.name.root for record in found):
             raise LookupFailedError(LookupKind.NULL_MX, f"Domain {domain} does not accept mail (nullMX)")
-        hosts = [(r.preference, _host(r.exchange)) for r in self._usable(domain, "MX", records)]
+        hosts = [(r.preference, _host(r.exchange)) for r in self._usable(domain, "MX", found.records)]
         exchangers = [(preference, host) for preference, host in hosts if host]
         if not exchangers:
             raise _malformed(domain, "MX")
-        return exchangers[:_RECORD_LIST_LIMIT]
+        return replace(found, records=tuple(exchangers[:_RECORD_LIST_LIMIT]))
 
-    def services(self, name: str) -> Sequence[ServiceRecord]:
+    def services(self, name: str) -> Answer[ServiceRecord]:
         """Return the SRV records of *name*, which is ``_service._tcp.domain``, at least one, in the answer's order.
 
         Raises:
@@ -99,18 +111,47 @@ class DnsResolver:
 
         Source: RFC 2782, smtp-delivery A-01 to A-10.
         """
-        records = self._ask(name, "SRV")
-        if any(record.target == dns.name.root for record in records):
+        found = self._ask(name, "SRV")
+        if any(record.target == dns.name.root for record in found):
             raise LookupFailedError(LookupKind.NULL_SRV, f"Domain {name} does not support SRV requests")
-        found = [
-            ServiceRecord(r.priority, r.weight, r.port, _host(r.target)) for r in self._usable(name, "SRV", records)
-        ]
-        services = [record for record in found if record.target and record.port]
+        usable = self._usable(name, "SRV", found.records)
+        records = [ServiceRecord(r.priority, r.weight, r.port, _host(r.target)) for r in usable]
+        services = [record for record in records if record.target and record.port]
         if not services:
             raise _malformed(name, "SRV")
-        return services[:_RECORD_LIST_LIMIT]
+        return replace(found, records=tuple(services[:_RECORD_LIST_LIMIT]))
 
-    def addresses(self, host: str) -> Sequence[str]:
+    def texts(self, name: str) -> Sequence[str]:
+        """Return the TXT records of *name*, at least one, each with its strings joined; bytes above 127 as Latin-1.
+
+        Raises:
+            LookupFailedError: There is none, or nobody can say. Source: RFC 8461 §3.1
+        """
+        records = self._usable(name, "TXT", self._ask(name, "TXT").records)
+        return [b"".join(record.strings).decode("latin-1") for record in records[:_RECORD_LIST_LIMIT]]
+
+    def tlsa(self, host: str, port: int) -> Answer[TlsaRecord]:
+        """Return the TLSA records of a TCP port, at least one, whether validated or not.
+
+        Raises:
+            LookupFailedError: With kind NOT_FOUND when there is none, validated or not.
+
+        Source: RFC 6698 §3, smtp-delivery P-44c.
+        """
+        found = self._ask(f"_{port}._tcp.{_query_name(host)}", "TLSA")
+        records = (TlsaRecord(r.usage, r.selector, r.mtype, bytes(r.cert)) for r in found)
+        return replace(found, records=tuple(records)[:_RECORD_LIST_LIMIT])
+
+    def alias(self, host: str) -> Answer[str]:
+        """Return the name that *host* is an alias of, without following it any further.
+
+        Raises:
+            LookupFailedError: With kind NOT_FOUND when it is no alias.
+        """
+        found = self._ask(host, "CNAME")
+        return replace(found, records=tuple(record.target.to_text(omit_final_dot=True) for record in found))
+
+    def addresses(self, host: str) -> Answer[str]:
         """Return the host's IP addresses as text, at least one: IPv4 before IPv6, enabled families only.
 
         Raises:
@@ -120,7 +161,7 @@ class DnsResolver:
         """
         literal = canonical_address(host)
         if literal is not None and self._enabled([literal]):
-            return [literal]
+            return Answer((literal,), name=literal)
         try:
             return self._system_lookup(host) if "dns" not in self._ways else self._dns_lookup(host)
         except LookupFailedError as error:
@@ -128,24 +169,28 @@ class DnsResolver:
                 raise
             return self._system_lookup(host)
 
-    def _dns_lookup(self, host: str) -> Sequence[str]:
+    def _dns_lookup(self, host: str) -> Answer[str]:
         found: list[str] = []
+        answers: list[Answer[Any]] = []
         failure: LookupFailedError | None = None
         for _, rdtype in self._families:
             try:
-                found += (record.address for record in self._usable(host, rdtype, self._ask(host, rdtype)))
+                answer = self._ask(host, rdtype)
+                found += (record.address for record in self._usable(host, rdtype, answer.records))
+                answers.append(answer)
             except LookupFailedError as error:
                 if failure is None or _RANK[error.kind] >= _RANK[failure.kind]:
                     failure = error
         if not found:
             raise failure or LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found")
-        return found[:_RECORD_LIST_LIMIT]
+        validated = all(answer.validated for answer in answers)
+        return Answer(tuple(found[:_RECORD_LIST_LIMIT]), validated=validated, name=answers[0].name)
 
     def _usable(self, host: str, rdtype: str, records: Sequence[Any]) -> Sequence[Any]:
         """Source: smtp-delivery A-06."""
         return usable_records(records, name=_query_name(host), rdtype=rdtype, reply_filter=self._reply_filter)
 
-    def _ask(self, host: str, rdtype: str) -> Sequence[Any]:
+    def _ask(self, host: str, rdtype: str) -> Answer[Any]:
         """Put one question, following aliases that the name servers did not follow."""
         name = _query_name(host)
         try:
@@ -153,6 +198,7 @@ class DnsResolver:
         except dns.exception.DNSException:
             raise _invalid(host) from None
         stub = self._name_servers.stub()
+        validated = self._dnssec
         deadline = time.monotonic() + self._timeout_seconds
         for _ in range(_ALIAS_LIMIT + 1):
             try:
@@ -167,20 +213,22 @@ class DnsResolver:
                 raise _not_found(name, rdtype, "Host not found") from None
             except (dns.exception.DNSException, OSError) as error:
                 raise _failed(name, rdtype, error) from error
+            validated = validated and bool(answer.response.flags & dns.flags.AD)
             if answer.rrset is not None:
-                return tuple(answer.rrset)
+                end = answer.canonical_name.to_text(omit_final_dot=True)
+                return Answer(tuple(answer.rrset), validated=validated, name=end)
             if answer.canonical_name == query:
                 raise _not_found(name, rdtype, "Host found but no data record of requested type")
             query = answer.canonical_name
         raise LookupFailedError(LookupKind.NOT_FOUND, f"Name server loop for {name}")
 
-    def _system_lookup(self, host: str) -> Sequence[str]:
+    def _system_lookup(self, host: str) -> Answer[str]:
         """Source: smtp-delivery A-22."""
         name = _query_name(host) if canonical_address(host) is None else host
         found = self._enabled(native_addresses(name, shown_as=host))
         if not found:
             raise LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found", native=True)
-        return found
+        return Answer(tuple(found), name=name)
 
     def _enabled(self, addresses: Iterable[str]) -> list[str]:
         """Return those of an enabled family, each once, IPv4 first."""

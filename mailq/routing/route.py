@@ -15,7 +15,7 @@ Source: RFC 5321 §5.1, RFC 7505, RFC 6186, smtp-delivery C-10, C-18, C-19, C-21
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from typing import Protocol as Port
 
 from mailq.envelope import Protocol
 from mailq.errors import LookupFailedError, LookupKind
+from mailq.routing.answer import Answer
 from mailq.routing.destination import SERVICES, Destination, Lookup
 from mailq.routing.mx import (
     NoRoute,
@@ -33,6 +34,7 @@ from mailq.routing.mx import (
     order_by_preference,
 )
 from mailq.routing.srv import ServiceRecord, order_services, service_name
+from mailq.security import TlsaRecord
 from mailq.settings import Settings
 from mailq.status import Endpoint, EnhancedStatus, Failure, Scope, Stage
 
@@ -79,25 +81,39 @@ _OVERRIDABLE = frozenset({LookupKind.RETRY, LookupKind.INVALID, LookupKind.FAIL}
 class Resolver(Port):
     """Answers the questions that mail asks of DNS."""
 
-    def mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
+    def mail_exchangers(self, domain: str) -> Answer[tuple[int, str]]:
         """Return ``(preference, host)`` pairs, at least one, in the answer's order.
 
         Raises:
             LookupFailedError: With kind NULL_MX when any target is the root name.
         """
 
-    def addresses(self, host: str) -> Sequence[str]:
+    def addresses(self, host: str) -> Answer[str]:
         """Return the host's IP addresses as text, at least one: IPv4 before IPv6, enabled families only.
 
         Raises:
             LookupFailedError: No usable address.
         """
 
-    def services(self, name: str) -> Sequence[ServiceRecord]:
+    def services(self, name: str) -> Answer[ServiceRecord]:
         """Return the SRV records of *name*, which is ``_service._tcp.domain``, at least one, in the answer's order.
 
         Raises:
             LookupFailedError: With kind NULL_SRV when any target is the root name.
+        """
+
+    def tlsa(self, host: str, port: int) -> Answer[TlsaRecord]:
+        """Return the TLSA records of a TCP port, at least one, whether validated or not.
+
+        Raises:
+            LookupFailedError: With kind NOT_FOUND when there is none.
+        """
+
+    def alias(self, host: str) -> Answer[str]:
+        """Return the name that *host* is an alias of, without following it any further.
+
+        Raises:
+            LookupFailedError: With kind NOT_FOUND when it is no alias.
         """
 
 
@@ -170,12 +186,13 @@ class _Search:
         name = service_name(self.destination.service, self.destination.host)
         fall_back = self.settings.allow_srv_lookup_fallback
         try:
-            records = order_services(self.resolver.services(name), rng=self.rng)
+            found = self.resolver.services(name)
         except LookupFailedError as error:
             fall_back |= self.settings.ignore_srv_lookup_error and error.kind in _OVERRIDABLE
             answer: Route | NoRoute = NoRoute(_failure(_DNS_STATUS[error.kind], error.text))
         else:
-            answer = self._by_records(name, records)
+            records = order_services(found.records, rng=self.rng)
+            answer = _vouched(self._by_records(name, records), validated=found.validated)
         return self.by_name() if fall_back and isinstance(answer, NoRoute) else answer
 
     def _by_records(self, name: str, records: Sequence[ServiceRecord]) -> Route | NoRoute:
@@ -194,17 +211,18 @@ class _Search:
         """Source: smtp-delivery A-30 to A-38."""
         domain = self.destination.host
         try:
-            exchangers = sorted(self.resolver.mail_exchangers(domain), key=_preference)
+            answer = self.resolver.mail_exchangers(domain)
         except LookupFailedError as error:
             implicit = error.kind is LookupKind.NOT_FOUND
             if implicit or (self.settings.ignore_mx_lookup_error and error.kind in _OVERRIDABLE):
                 return self.by_host()
             return NoRoute(_failure(_DNS_STATUS[error.kind], error.text))
-        port = self.destination.port
+        exchangers, port = sorted(answer, key=_preference), self.destination.port
         found, failure = self._resolve([_Target(preference, host, port) for preference, host in exchangers])
         if failure is not None and not found:
             return NoRoute(self._unresolvable(failure))
-        return self._beyond_self(found, name=domain, best=exchangers[0][0], order=self._ordered)
+        route = self._beyond_self(found, name=domain, best=exchangers[0][0], order=self._ordered)
+        return _vouched(route, validated=answer.validated)
 
     def by_host(self) -> Route | NoRoute:
         """Source: smtp-delivery A-50 to A-53."""
@@ -276,6 +294,10 @@ def _worst(before: Failure | None, error: LookupFailedError) -> Failure:
     if before is not None and before.transient:
         status = status.as_transient()
     return _failure(status, error.text)
+
+
+def _vouched(route: Route | NoRoute, *, validated: bool) -> Route | NoRoute:
+    return replace(route, validated=validated) if isinstance(route, Route) else route
 
 
 def _preference(exchanger: tuple[int, str]) -> int:

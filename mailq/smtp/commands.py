@@ -13,6 +13,7 @@ from typing import Final
 
 from mailq.envelope import DeliveryRequest, Encoding, Notify, Recipient
 from mailq.smtp.extensions import Extensions
+from mailq.xtext import utf8_xtext, xtext
 
 DATA: Final = b"DATA\r\n"
 END_OF_DATA: Final = b".\r\n"
@@ -28,8 +29,6 @@ _UNSAFE_IN_DOMAIN: Final = re.compile(r"[\0- <>\x7f]")
 _ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _DOT_STRING: Final = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
 _QUOTED_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_NOT_XCHAR: Final = re.compile(rb"[^!-*,-<>-~]")
-_NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")
 
 
 def ehlo(name: str) -> bytes:
@@ -78,6 +77,8 @@ def mail_from(
             parts.append(f" RET={request.ret.value}")
     if extensions.offers("SMTPUTF8") and request.smtputf8:
         parts.append(" SMTPUTF8")
+    if extensions.offers("REQUIRETLS") and request.require_tls:
+        parts.append(" REQUIRETLS")
     if dummy_auth:
         parts.append(" AUTH=<>")
     return _line("".join(parts))
@@ -95,16 +96,6 @@ def rcpt_to(recipient: Recipient, extensions: Extensions) -> bytes:
     notify = ",".join(word.value for word in _NOTIFY_ORDER if word in recipient.notify)
     original = _original_recipient(recipient.orcpt, address)
     return _line(f"RCPT TO:<{address}> ORCPT={original}" + (f" NOTIFY={notify}" if notify else ""))
-
-
-def xtext(text: str) -> str:
-    """Write *text* as RFC 3461 §4 xtext."""
-    return _NOT_XCHAR.sub(lambda found: b"+%02X" % found[0][0], text.encode()).decode("ascii")
-
-
-def utf8_xtext(text: str) -> str:
-    """Write *text* as RFC 6533 §3 utf-8-addr-xtext, which is ASCII and so needs no SMTPUTF8."""
-    return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
 
 
 def _original_recipient(stored: str, address: str) -> str:

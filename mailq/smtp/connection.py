@@ -24,10 +24,10 @@ from mailq.errors import (
     SettingError,
     SocketPathTooLongError,
     SourceAddressError,
-    TlsHandshakeError,
 )
+from mailq.security import TlsPolicy, TlsResult
 from mailq.settings import Settings
-from mailq.smtp.tls import server_name_indication, unverified_context
+from mailq.smtp.tls import Encrypted, TlsEngine, words_of
 from mailq.status import Endpoint
 
 RECEIVE_BYTES: Final = 65_536
@@ -46,18 +46,24 @@ class SocketConnection:
     """A connected stream socket; used by one thread at a time.
 
     Raises nothing but the errors of its methods.
+
+    Args:
+        connected: Belongs to the connection from here on.
+        engine: Makes TLS handshakes.
     """
 
-    __slots__ = ("_socket", "_timeout_seconds")
+    __slots__ = ("_encrypted", "_engine", "_socket", "_timeout_seconds")
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, engine: TlsEngine) -> None:
         self._socket = connected
-        self._timeout_seconds: float | None = -1.0
+        self._engine = engine
+        self._encrypted: Encrypted | None = None
+        self._timeout_seconds: float | None = None
 
     @property
     def encrypted(self) -> bool:
         """Whether TLS is on."""
-        return isinstance(self._socket, ssl.SSLSocket)
+        return self._encrypted is not None
 
     def send(self, data: bytes, *, timeout_seconds: float) -> None:
         """Write all of *data*.
@@ -76,7 +82,7 @@ class SocketConnection:
         except _TIMED_OUT as error:
             raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
         except OSError as error:
-            raise ConnectionLostError(_text(error)) from error
+            raise ConnectionLostError(words_of(error)) from error
 
     def receive(self, *, timeout_seconds: float) -> bytes:
         """Return what has arrived, 1 to 65,536 bytes; 0 seconds or less only looks.
@@ -91,35 +97,55 @@ class SocketConnection:
         except _TIMED_OUT as error:
             raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
         except OSError as error:
-            raise ConnectionLostError(_text(error)) from error
+            raise ConnectionLostError(words_of(error)) from error
         if not data:
             raise ConnectionLostError("Connection closed by the server")
+        if self._encrypted is not None:
+            self._encrypted.heard()
         return data
 
-    def start_tls(self, *, server_name: str, timeout_seconds: float) -> None:
-        """Encrypt from here on.
+    def start_tls(self, policy: TlsPolicy, *, host: str, timeout_seconds: float) -> TlsResult:
+        """Encrypt from here on, and say how the server proved who it is.
+
+        A server that proved nothing is no error here: the caller looks at ``verified_by``. Source: P-26.
 
         Args:
-            server_name: Sent as server name indication where it can be.
+            policy: What is asked for; never of level ``none``.
+            host: The server's name, for the TLS hello where the policy gives none.
             timeout_seconds: For the whole handshake.
 
         Raises:
             TlsHandshakeError: The handshake failed; the connection is of no use any more.
+            SettingError: The policy's protocols or ciphers are not understood.
         """
         try:
-            self._socket.settimeout(timeout_seconds)
-            wrapped = unverified_context().wrap_socket(
-                self._socket, server_hostname=server_name_indication(server_name), do_handshake_on_connect=False
-            )
-            self._socket = wrapped
-            self._timeout_seconds = timeout_seconds
-            wrapped.do_handshake()
-        except (OSError, ValueError) as error:
-            self.close()
-            raise TlsHandshakeError(_text(error)) from error
+            self._encrypted = self._engine.handshake(self._socket, policy, host=host, timeout_seconds=timeout_seconds)
+        finally:
+            self._timeout_seconds = None
+        self._socket = self._encrypted.socket
+        return self._encrypted.result
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's own certificate, DER; None without TLS."""
+        own = None if self._encrypted is None else self._encrypted.certificate
+        return None if own is None else own.der
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        """Return what ties a log-in to this TLS session; None where it cannot be had. Source: RFC 5929.
+
+        Args:
+            kind: ``tls-unique``, which TLS 1.3 does not have, or ``tls-server-end-point``.
+        """
+        return None if self._encrypted is None else self._encrypted.channel_binding(kind)
 
     def close(self) -> None:
         """Release the socket; harmless when repeated, never raises."""
+        with suppress(OSError, ValueError):
+            if self._encrypted is not None and self._socket.fileno() >= 0:
+                # Tells the peer that nothing was cut off, and does not wait for its answer.
+                self._socket.settimeout(0)
+                self._encrypted.socket.unwrap()
         with suppress(OSError):
             self._socket.close()
 
@@ -134,14 +160,16 @@ class SocketConnector:
     """Opens connections from the configured source addresses.
 
     Args:
-        settings: network, bind_address, bind_address6, bind_address_enforce and inet_interfaces are used.
+        settings: network, bind_address, bind_address6, bind_address_enforce, inet_interfaces and those of TLS are used.
+        engine: Makes TLS handshakes; None: as the settings say.
 
     Raises:
-        SettingError: A source address is not an address of its family.
+        SettingError: A source address is not an address of its family, or TLS cannot be had as the settings want it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, engine: TlsEngine | None = None) -> None:
         self._loopback_only = settings.network == "loopback"
+        self._engine = engine or TlsEngine(settings)
         self._enforce_source = settings.bind_address_enforce
         self._sources = {
             4: _source_address("bind_address", settings.bind_address, 4) or _only_own_address(settings, 4),
@@ -169,7 +197,7 @@ class SocketConnector:
         try:
             self._bind(new, address)
             new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _connected(new, (endpoint.address, endpoint.port), timeout_seconds)
+            return self._connected(new, (endpoint.address, endpoint.port), timeout_seconds)
         except BaseException:
             new.close()
             raise
@@ -179,10 +207,20 @@ class SocketConnector:
             raise SocketPathTooLongError(f"longer than {SOCKET_PATH_LIMIT_BYTES} bytes: {path}")
         new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            return _connected(new, path, timeout_seconds)
+            return self._connected(new, path, timeout_seconds)
         except BaseException:
             new.close()
             raise
+
+    def _connected(self, new: socket.socket, where: tuple[str, int] | str, timeout_seconds: float) -> SocketConnection:
+        try:
+            new.settimeout(timeout_seconds if timeout_seconds > 0 else None)
+            new.connect(where)
+        except TimeoutError as error:
+            raise ConnectFailedError(os.strerror(errno.ETIMEDOUT)) from error
+        except (OSError, ValueError) as error:
+            raise ConnectFailedError(words_of(error)) from error
+        return SocketConnection(new, self._engine)
 
     def _bind(self, new: socket.socket, target: _Address) -> None:
         """Take the source address; where it cannot be had, go on without unless it is enforced. Source: C-81."""
@@ -193,28 +231,8 @@ class SocketConnector:
             new.bind((str(source), 0))
         except OSError as error:
             if self._enforce_source:
-                raise SourceAddressError(f"{source}: {_text(error)}") from error
-            _log.warning("cannot connect from %s, using the system's choice: %s", source, _text(error))
-
-
-def _connected(new: socket.socket, where: tuple[str, int] | str, timeout_seconds: float) -> SocketConnection:
-    try:
-        new.settimeout(timeout_seconds if timeout_seconds > 0 else None)
-        new.connect(where)
-    except TimeoutError as error:
-        raise ConnectFailedError(os.strerror(errno.ETIMEDOUT)) from error
-    except (OSError, ValueError) as error:
-        raise ConnectFailedError(_text(error)) from error
-    return SocketConnection(new)
-
-
-def _text(error: Exception) -> str:
-    """Return the operating system's or the TLS library's own words."""
-    if isinstance(error, ssl.SSLError):
-        return error.reason or str(error.strerror or error)
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
+                raise SourceAddressError(f"{source}: {words_of(error)}") from error
+            _log.warning("cannot connect from %s, using the system's choice: %s", source, words_of(error))
 
 
 def _source_address(setting: str, text: str, version: int) -> _Address | None:

@@ -74,11 +74,14 @@ class Transaction:
 
     Calls out of order raise :class:`RuntimeError`: they are bugs of the caller.
 
+    Attributes:
+        lmtp: One reply to the content is expected for every accepted recipient. Source: RFC 2033 §4.2.
+
     Args:
         mail: The MAIL command.
         recipients: Each with its RCPT command, at least one.
         pipelining: The server offers PIPELINING.
-        lmtp: One reply to the content for every accepted recipient. Source: RFC 2033 §4.2.
+        lmtp: As above.
         chunking: The server offers CHUNKING and the content fits one chunk. It is used only without PIPELINING: then
             BDAT, which needs no go-ahead, saves the round trip of DATA. Source: RFC 3030.
     """
@@ -100,7 +103,7 @@ class Transaction:
         self._commands.append(_Command(Stage.DATA, commands.DATA))
         self._group_limit_bytes = GROUP_LIMIT_BYTES if pipelining else 0
         self._in_chunk = chunking and not pipelining
-        self._lmtp = lmtp
+        self.lmtp = lmtp
         self._phase = _Phase.ENVELOPE
         self._awaited: deque[tuple[Stage, RecipientId | None]] = deque()
         self._last_stage = Stage.MAIL
@@ -237,7 +240,7 @@ class Transaction:
 
     def _content_repliers(self) -> Sequence[RecipientId | None]:
         """Return whom each reply to the content is about; None for all."""
-        return self._accepted if self._lmtp else (None,)
+        return self._accepted if self.lmtp else (None,)
 
     def _mail_reply(self, reply: Reply) -> None:
         if not reply.positive:

@@ -19,6 +19,7 @@ SILENCE = "TIMEOUT"
 GARBAGE = "GARBAGE"
 _TRUNCATE = "_tc"
 _CUT = "_cut"
+_AUTHENTIC = "_ad"
 _CHAIN_LIMIT = 20
 
 
@@ -31,12 +32,20 @@ class Name:
         types: Records, or such a word, by type.
         truncated: Its UDP answers are.
         cut: Its alias is not followed.
+        authentic: DNSSEC vouches for it.
     """
 
     word: str | None
     types: Mapping[str, str | dns.rrset.RRset | None]
     truncated: bool
     cut: bool
+    authentic: bool = False
+
+
+def vouched_for(zone: Mapping[str, Name], response: dns.message.Message, name: str) -> bool:
+    """Whether DNSSEC vouches for the name asked for and for every alias in the response."""
+    chain = [name, *(zone_key(rrset.name.to_text()) for rrset in response.answer)]
+    return all(link in zone and zone[link].authentic for link in chain)
 
 
 def fill(response: dns.message.Message, zone: Mapping[str, Name], name: str, rdtype: str) -> str | None:
@@ -79,13 +88,13 @@ def parse_records(name: str, records: Records, ttl_seconds: int) -> Name:
         return Name(_checked_word(name, records), {}, truncated=False, cut=False)
     types: dict[str, str | dns.rrset.RRset | None] = {}
     for rdtype, values in records.items():
-        if rdtype in {_TRUNCATE, _CUT}:
+        if rdtype in {_TRUNCATE, _CUT, _AUTHENTIC}:
             continue
         if isinstance(values, str):
             types[rdtype] = _checked_word(name, values)
         elif values:
             types[rdtype] = _rrset(name, rdtype, values, ttl_seconds)
-    return Name(None, types, truncated=_TRUNCATE in records, cut=_CUT in records)
+    return Name(None, types, truncated=_TRUNCATE in records, cut=_CUT in records, authentic=_AUTHENTIC in records)
 
 
 def _rrset(name: str, rdtype: str, values: Sequence[str], ttl_seconds: int) -> dns.rrset.RRset:

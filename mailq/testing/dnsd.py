@@ -21,7 +21,8 @@ A word in place of records is what happens instead: the name of any response
 code, ``TIMEOUT`` for no answer, or ``GARBAGE`` for an answer that does not
 parse. The key ``_tc`` makes every UDP answer about the name truncated; the key
 ``_cut`` answers with the name's alias alone, as a server that does not follow
-it. The values of both are ignored.
+it; the key ``_ad`` says that DNSSEC vouches for the name, to those who ask for
+that. The values of all three are ignored.
 
 Source: RFC 1035 §4.
 """
@@ -42,7 +43,7 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from mailq.testing.dns_zone import GARBAGE, SILENCE, Name, Records, fill, parse_records, soa, zone_key
+from mailq.testing.dns_zone import GARBAGE, SILENCE, Name, Records, fill, parse_records, soa, vouched_for, zone_key
 
 _UDP_LIMIT_BYTES = 512
 _STALLED_SECONDS = 5.0
@@ -72,6 +73,7 @@ class DnsServer:
         fallback: Records of every name that is not in the zone; None: such a name does not exist.
         address: Own IP address.
         port: Own port; 0 chooses a free one.
+        authentic: DNSSEC vouches for every name, and for there being no others.
         ttl_seconds: Of all answers, negative ones too. 0 keeps resolvers from caching, so that :meth:`set` works at
             once.
 
@@ -86,11 +88,13 @@ class DnsServer:
         fallback: Records | None = None,
         address: str = "127.0.0.1",
         port: int = 0,
+        authentic: bool = False,
         ttl_seconds: int = 0,
     ) -> None:
         self._lock = threading.Lock()
         self._ttl_seconds = ttl_seconds
         self._fallback = fallback
+        self._authentic = authentic
         if fallback is not None:
             parse_records("fallback", fallback, ttl_seconds)
         self._zone: dict[str, Name] = {}
@@ -222,6 +226,9 @@ class DnsServer:
             return response.to_wire()[:6] + b"\x00\x05" + response.to_wire()[8:] + b"\xff" * 7
         if word is not None:
             response.set_rcode(dns.rcode.from_text(word))
+        wants_to_know = request.flags & dns.flags.AD or request.ednsflags & dns.flags.DO
+        if wants_to_know and (self._authentic or vouched_for(zone, response, query.name)):
+            response.flags |= dns.flags.AD
         if not response.answer:
             response.authority.append(soa(self._ttl_seconds))
         known = zone.get(query.name)

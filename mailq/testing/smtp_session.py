@@ -42,6 +42,7 @@ class ServerSession:
         script: The answers.
         lmtp: One reply to the content for every recipient.
         tls_context: None: STARTTLS is not offered.
+        wrapper: TLS comes first.
         stopping: Set when the server ends, so that delays end too.
     """
 
@@ -54,6 +55,7 @@ class ServerSession:
         *,
         lmtp: bool,
         tls_context: ssl.SSLContext | None,
+        wrapper: bool = False,
         stopping: threading.Event,
     ) -> None:
         self._record = record
@@ -62,6 +64,7 @@ class ServerSession:
         self._script = script
         self._lmtp = lmtp
         self._tls_context = tls_context
+        self._wrapper = wrapper
         self._stopping = stopping
         self._encrypted = False
         self._received = bytearray()
@@ -84,6 +87,8 @@ class ServerSession:
         """Serve until the end; trouble of the connection ends it without an error."""
         try:
             with suppress(_GoneError, OSError):
+                if self._wrapper and self._tls_context is not None:
+                    self._encrypt(self._tls_context)
                 self._answer("greeting", default=f"220 {self._script.name} ESMTP")
                 while True:
                     self._command(self._read_line())
@@ -115,12 +120,15 @@ class ServerSession:
         offer = "502 5.5.1 TLS is not available" if self._tls_context is None else "220 2.0.0 Ready to start TLS"
         if self._answer("starttls", argument, default=offer) and self._tls_context is not None:
             self._flush()
-            encrypted = self._tls_context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
-            self._socket = encrypted
-            self._record.connection_encrypted(self._number, encrypted)
-            encrypted.do_handshake()
-            self._received.clear()
-            self._encrypted = True
+            self._encrypt(self._tls_context)
+
+    def _encrypt(self, context: ssl.SSLContext) -> None:
+        encrypted = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = encrypted
+        self._record.connection_encrypted(self._number, encrypted)
+        encrypted.do_handshake()
+        self._received.clear()
+        self._encrypted = True
 
     def _mail(self, argument: str) -> None:
         sender, parameters = _path(argument)

@@ -24,7 +24,7 @@ from mailq.testing.smtp_record import Delivery, ServerRecord
 from mailq.testing.smtp_scripts import Script, accepting, greylisting, rejecting
 from mailq.testing.smtp_session import ServerSession
 
-__all__ = ["Delivery", "Script", "ScriptedSmtpServer", "accepting", "greylisting", "rejecting"]
+__all__ = ["Delivery", "Script", "ScriptedSmtpServer", "accepting", "greylisting", "rejecting", "server_context"]
 
 _BACKLOG: Final = 1024
 _JOIN_SECONDS: Final = 5.0
@@ -40,7 +40,9 @@ class ScriptedSmtpServer(ServerRecord):
         port: 0 lets the system choose a free one.
         path: Listen on this UNIX-domain socket instead.
         lmtp: Speak LMTP: one reply to the content for every recipient.
-        certificate: A PEM file with certificate and key: offer STARTTLS.
+        certificate: A PEM file with key, certificate and those between it and its authority: offer STARTTLS.
+        tls_context: Offer STARTTLS with this instead.
+        wrapper: TLS from the first byte on, before the greeting, and no STARTTLS.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class ScriptedSmtpServer(ServerRecord):
         path: str | Path | None = None,
         lmtp: bool = False,
         certificate: str | Path | None = None,
+        tls_context: ssl.SSLContext | None = None,
+        wrapper: bool = False,
     ) -> None:
         super().__init__()
         only = script or Script()
@@ -61,7 +65,8 @@ class ScriptedSmtpServer(ServerRecord):
         self._address = address
         self._port = port
         self._lmtp = lmtp
-        self._tls_context = None if certificate is None else _server_context(certificate)
+        self._tls_context = tls_context if certificate is None else server_context(certificate)
+        self._wrapper = wrapper
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -139,6 +144,7 @@ class ScriptedSmtpServer(ServerRecord):
             self._script_of(number),
             lmtp=self._lmtp,
             tls_context=self._tls_context,
+            wrapper=self._wrapper,
             stopping=self._stopping,
         )
         try:
@@ -147,7 +153,8 @@ class ScriptedSmtpServer(ServerRecord):
             self.connection_closed(number)
 
 
-def _server_context(certificate: str | Path) -> ssl.SSLContext:
+def server_context(certificate: str | Path) -> ssl.SSLContext:
+    """Return a context for servers with the key and certificates of a PEM file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context

@@ -8,15 +8,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 from mailq.settings import Settings
 
-_READY_SECONDS: Final = 20.0
+_READY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
 
 
@@ -38,14 +39,29 @@ class WorkerProcess:
         folder: Where its log goes.
         name: Of the worker and its log.
         concurrency: Threads.
+        environment: More variables, which change nothing about its settings: a faked clock, for example.
     """
 
-    def __init__(self, settings: Settings, *, folder: Path, name: str = "worker", concurrency: int = 20) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        folder: Path,
+        name: str = "worker",
+        concurrency: int = 20,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._settings = settings
         self._log_path = folder / f"{name}.log"
         self._name = name
         self._concurrency = concurrency
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the worker and its log."""
+        return self._name
 
     @property
     def log(self) -> str:
@@ -70,7 +86,7 @@ class WorkerProcess:
                     *(sys.executable, "-m", "celery", "-A", "mailq.worker.app", "worker"),
                     *("--without-gossip", "--without-mingle", *words),
                 ],
-                env={**inherited, **environment_of(self._settings)},
+                env={**inherited, **self._environment, **environment_of(self._settings)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -10,18 +10,19 @@ from typing import Any, Final
 from mailq.broker import celery_config
 from mailq.settings import Settings
 from mailq.settings_sources import load
-from mailq.worker.host import Host, HostStep, MailqApp
+from mailq.worker.host import BuildRuntime, Host, HostStep, MailqApp
 from mailq.worker.tasks import register_tasks
+from mailq.worker.wiring import build_runtime
 
 _LOCK: Final = threading.Lock()
 _MADE: Final[dict[str, MailqApp]] = {}
 
 
-def make_app(settings: Settings) -> MailqApp:
+def make_app(settings: Settings, *, build: BuildRuntime = build_runtime) -> MailqApp:
     """Return an application that publishes, and serves when a worker is started on it."""
     app = MailqApp("mailq", set_as_current=False)
     app.conf.update(celery_config(settings))
-    app.host = Host(settings)
+    app.host = Host(settings, build=build)
     app.steps["worker"].add(HostStep)
     register_tasks(app, app.host.runtime)
     return app

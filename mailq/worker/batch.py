@@ -1,19 +1,23 @@
 """One leased batch: message after message through the routine, each outcome recorded before the next.
 
-One message that makes the routine stumble is deferred, and the others go on.
+One message that makes the routine stumble is deferred, and the others go on; after a few stumbles in a row it is put in
+quarantine. What is about to be sent stands in the lease, so that a loss of this worker is known to concern it.
 
-Source: smtp-delivery D-03, R-20; postconf(5) smtp_connection_cache_on_demand, smtp_destination_recipient_limit.
+Source: smtp-delivery D-03, Q-04, Q-15, R-20, B-42; postconf(5) smtp_connection_cache_on_demand,
+smtp_destination_recipient_limit.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mailq.delivery.deliver import OnSettled
+from mailq.delivery.ports import Ports
 from mailq.envelope import CacheRule, DeliveryRequest
-from mailq.errors import ConfigError, InfrastructureError, LeaseLostError
-from mailq.queue.messages import Lease
+from mailq.errors import ConfigError, ContentUnavailableError, InfrastructureError, LeaseLostError, NoRoomError
+from mailq.faults import describe_fault
+from mailq.queue.messages import AtWork, Lease
 from mailq.settings import Settings
 from mailq.status import (
     Deferred,
@@ -26,40 +30,164 @@ from mailq.status import (
     Severity,
     Stage,
 )
+from mailq.verp import verp_sender
+from mailq.worker.desk import is_own
+from mailq.worker.evidence import death_in, is_well, news_of
 from mailq.worker.heartbeat import Watch
 from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
+from mailq.worker.tenants import Barred
+from mailq.worker.tickets import Ticket
 
 log = logging.getLogger(__name__)
 
 INTERNAL_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 0)
+CONTENT_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 0)
 CONFIG_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 5)
 
 
-def deliver_batch(lease: Lease, runtime: Runtime, watch: Watch, *, more: bool) -> int:
-    """Deliver the messages of *lease* until done, told to stop, or the lease may be lost; return how many were tried.
+@dataclass(slots=True)
+class Batch:
+    """What became of one lease.
+
+    Attributes:
+        messages: How many were tried; a message with many recipients counts for each transaction.
+        recipients: How many were tried.
+        death: Why no server of the nexthop could be spoken to; None when one could, or nobody can tell.
+        last: What was tried last; None before anything was.
+        trouble: Why the nexthop looked sick when it was tried last; None where it looked well.
+        well: A server carried a conversation through, and none failed to after it.
+        shut: Why no more could be sent for now; None: nothing was in the way.
+    """
+
+    messages: int = 0
+    recipients: int = 0
+    death: Failure | None = None
+    last: DeliveryRequest | None = None
+    trouble: Failure | None = None
+    well: bool = False
+    shut: NoRoomError | None = None
+
+    def note(self, request: DeliveryRequest, report: DeliveryReport) -> None:
+        """Note what one run of the routine reported."""
+        self.messages += 1
+        self.last = request
+        self.recipients += len(request.recipients)
+        self.death = death_in(report)
+        self.trouble = report.destination_failure
+        self.well = self.death is None and (self.well or is_well(report))
+
+
+def deliver_batch(lease: Lease, runtime: Runtime, watch: Watch, *, more: bool, ends_at: float = float("inf")) -> Batch:
+    """Deliver the messages of *lease* until done, dead, out of time or told to stop, or the lease may be lost.
 
     Args:
         lease: Watched over by *watch*.
         runtime: This process's.
         watch: Asked before every transaction.
         more: This task had a batch before, so sessions may be waiting to be reused.
+        ends_at: By the monotonic clock; no message is begun after it but the first.
 
     Raises:
         LeaseLostError: Somebody else owns a recipient of the lease.
         InfrastructureError: The database did not come back in time.
     """
-    parts = list(_transactions(lease, runtime.settings))
-    rule = cache_rule(runtime.settings, lease.nexthop, busy=more or lease.full or len(parts) > 1)
+    parts = tuple(_transactions(lease, runtime.settings))
     recorder = Recorder(
-        lease, store=runtime.store, ports=runtime.ports, settings=runtime.settings, monotonic=runtime.monotonic
+        lease,
+        store=runtime.store,
+        ports=runtime.ports,
+        settings=runtime.settings,
+        rules=runtime.certainty,
+        on_recorded=runtime.metrics.recorded,
+        monotonic=runtime.monotonic,
     )
-    for done, request in enumerate(parts):
-        if runtime.stopping.is_set() or watch.lost:
-            return done
-        _deliver(replace(request, cache=rule), runtime, recorder)
-        watch.progress()
-    return len(parts)
+    course = _Course(
+        lease,
+        runtime,
+        watch,
+        recorder,
+        parts=parts,
+        work=tuple(_at_work(request, lease) for request in parts),
+        ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket),
+        rule=cache_rule(runtime.settings, lease.nexthop, busy=more or lease.full or len(parts) > 1),
+    )
+    course.run(ends_at)
+    batch = course.batch
+    course.barred.postpone(lease, runtime.store)
+    if batch.death is None:
+        batch.death = _killed_by_feedback(watch.ticket, batch)
+    return batch
+
+
+@dataclass(slots=True)
+class _Course:
+    """One batch on its way."""
+
+    lease: Lease
+    runtime: Runtime
+    watch: Watch
+    recorder: Recorder
+    parts: Sequence[DeliveryRequest]
+    work: Sequence[AtWork]
+    ports: Ports
+    rule: CacheRule
+    batch: Batch = field(default_factory=Batch)
+    barred: Barred = field(default_factory=Barred)
+
+    def run(self, ends_at: float) -> None:
+        """Deliver one part after the other, until something says that it is enough."""
+        for number, request in enumerate(self.parts):
+            if self._is_over(ends_at):
+                return
+            tenant = self._tenant_of(request)
+            if self.barred.holds(tenant, request):
+                continue
+            try:
+                if not self._deliver(number, request, tenant):
+                    return
+            except NoRoomError as error:
+                if not self.barred.is_about(tenant, error):
+                    self.batch.shut = error
+                    return
+                self.barred.note(tenant, request, error)
+            finally:
+                self.watch.unrecorded = self.recorder.unrecorded
+
+    def _is_over(self, ends_at: float) -> bool:
+        runtime, batch = self.runtime, self.batch
+        if runtime.stopping.is_set() or self.watch.lost or batch.death is not None:
+            return True
+        # The claim has asked already whether the destination is suspended.
+        return batch.messages > 0 and (runtime.monotonic() >= ends_at or runtime.suspended(self.lease.nexthop))
+
+    def _deliver(self, number: int, request: DeliveryRequest, tenant: str) -> bool:
+        """Deliver a part when its turn under the limits has come; False when the worker is told to stop before."""
+        ticket, recorder, runtime = self.watch.ticket, self.recorder, self.runtime
+        ticket.turn_to(tenant)
+        wait = ticket.spend(len(request.recipients))
+        if wait and runtime.stopping.wait(wait):
+            return False
+        begun = replace(request, cache=self.rule, doubt_settles=recorder.doubt_settles(request))
+        recorder.begin(self.work[number])
+        following = next(iter(self.work[number + 1 :]), None)
+        report = _deliver(begun, self.ports, runtime, recorder, following=following)
+        self.batch.note(begun, report)
+        ticket.note(news_of(report))
+        self.watch.progress()
+        return True
+
+    def _tenant_of(self, request: DeliveryRequest) -> str:
+        labels = self.lease.labels.get(request.queue_id)
+        return "" if labels is None else labels.tenant
+
+
+def _killed_by_feedback(ticket: Ticket, batch: Batch) -> Failure | None:
+    """Return why the nexthop is dead by the failures of many sessions; None where it is not. Source: Q-31, Q-35."""
+    if batch.trouble is not None:
+        ticket.tell()
+    died, ticket.died = ticket.died, []
+    return batch.trouble if any(is_own(change.key, ticket.nexthop) for change in died) else None
 
 
 def cache_rule(settings: Settings, nexthop: str, *, busy: bool) -> CacheRule:
@@ -69,46 +197,73 @@ def cache_rule(settings: Settings, nexthop: str, *, busy: bool) -> CacheRule:
 
 
 def _transactions(lease: Lease, settings: Settings) -> Iterator[DeliveryRequest]:
-    """Split messages with more recipients than one transaction may have."""
+    """Split messages with more recipients than one transaction may have, or with a sender for each of them."""
     for request in lease.requests:
-        size = settings.destination_recipient_limit or len(request.recipients)
-        for start in range(0, len(request.recipients), size):
-            yield replace(request, recipients=request.recipients[start : start + size])
+        verp = bool(request.verp and request.sender)
+        size = 1 if verp else settings.destination_recipient_limit or len(request.recipients)
+        # By id, so that one number tells which of them an attempt was about.
+        recipients = sorted(request.recipients, key=lambda recipient: recipient.id)
+        for start in range(0, len(recipients), size):
+            part = replace(request, recipients=tuple(recipients[start : start + size]))
+            yield _with_own_sender(part) if verp else part
 
 
-def _deliver(request: DeliveryRequest, runtime: Runtime, recorder: Recorder) -> None:
-    started_at = runtime.ports.clock.now()
+def _with_own_sender(request: DeliveryRequest) -> DeliveryRequest:
+    """Return *request*, which has one recipient, with that recipient's envelope sender. Source: smtp-delivery B-42."""
+    (recipient,) = request.recipients
+    return replace(request, sender=verp_sender(request.sender, recipient.address, request.verp))
+
+
+def _at_work(request: DeliveryRequest, lease: Lease) -> AtWork:
+    """Return how the lease names *request*: by its message, and where that has more recipients behind, by an id."""
+    last = request.recipients[-1].id
+    whole = next(each for each in lease.requests if each.queue_id == request.queue_id)
+    more = any(recipient.id > last for recipient in whole.recipients)
+    return AtWork(request.queue_id, last if more else None)
+
+
+def _deliver(
+    request: DeliveryRequest, ports: Ports, runtime: Runtime, recorder: Recorder, *, following: AtWork | None
+) -> DeliveryReport:
+    started_at = ports.clock.now()
     recorded: set[RecipientId] = set()
 
     def record(outcomes: Mapping[RecipientId, Outcome]) -> None:
         fresh = {one: outcome for one, outcome in outcomes.items() if one not in recorded}
-        recorder.record(request, fresh, started_at=started_at)
+        is_all = len(recorded) + len(fresh) == len(request.recipients)
+        recorder.record(request, fresh, started_at=started_at, following=following if is_all else None)
         recorded.update(fresh)
 
-    report = _attempt(request, runtime, record)
+    report = _attempt(request, ports, runtime, record)
     record(report.outcomes)
+    runtime.metrics.attempted(report)
     if report.troubles:
         runtime.on_trouble(request, report.troubles)
+    return report
 
 
-def _attempt(request: DeliveryRequest, runtime: Runtime, on_settled: OnSettled) -> DeliveryReport:
+def _attempt(request: DeliveryRequest, ports: Ports, runtime: Runtime, on_settled: OnSettled) -> DeliveryReport:
     """Run the routine; whatever it raises about this message alone becomes a reason to try again."""
     try:
         return runtime.routine(
             request,
-            ports=runtime.ports,
+            ports=ports,
             settings=runtime.settings,
             sessions=runtime.sessions,
             on_settled=on_settled,
         )
-    except (LeaseLostError, InfrastructureError):
+    except (LeaseLostError, InfrastructureError, NoRoomError):
         raise
     except ConfigError as error:
         log.error("%s cannot be delivered to %s: %s", request.queue_id, request.nexthop, error)  # noqa: TRY400 - the text says what to do; a traceback would not
         failure = _trouble(CONFIG_ERROR, f"mail system configuration error: {error}")
-    except Exception:
+    except ContentUnavailableError as error:
+        log.error("%s is deferred: %s", request.queue_id, error)  # noqa: TRY400 - as above
+        failure = _trouble(CONTENT_ERROR, f"mail system content error: {error}")
+    except Exception as error:
         log.exception("%s made delivery to %s stumble; it is deferred", request.queue_id, request.nexthop)
         failure = _trouble(INTERNAL_ERROR, "mail system internal error; the log of the worker says more")
+        failure = replace(failure, fault=describe_fault(error))
     return DeliveryReport(outcomes={recipient.id: Deferred(failure) for recipient in request.recipients})
 
 

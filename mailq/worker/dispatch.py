@@ -8,16 +8,19 @@ Source: celery.md §2.6, §2.8, §6 pitfalls 1, 14 and 18.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from mailq.errors import InfrastructureError
-from mailq.limits.slots import Slots
+from mailq.queue.certainty import CertaintyRules
 from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
+from mailq.worker.by_hand import nobody
+from mailq.worker.desk import Desk, is_own
+from mailq.worker.housekeeping import no_housekeeping
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +28,15 @@ NEW_RECIPIENTS: Final = 5000
 """Most fresh recipients noticed a round."""
 RINGS: Final = 500
 """Most nexthops rung a round."""
+PARKED: Final = 20
+"""Most nexthops a key that are looked at a round, of those that wait for room."""
 REPORTS: Final = 100
 """Most messages reported on a round."""
 RING_PATIENCE: Final = timedelta(seconds=5)
 """Longest time a round may be held up by the broker."""
 GRACE_SECONDS: Final = 5.0
 """After an outage of the database, living workers get this long to write and renew before leases are swept."""
+_RULES: Final = CertaintyRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,13 @@ class Dispatcher:
 
     Args:
         store: The queue.
-        slots: Asked whether a nexthop has room.
+        desk: Asked who has room.
         ringer: Publishes the rings.
         settings: Of these, ``ring_timeout`` and ``destination_concurrency_limit``.
         send_reports: Queues the reports about at most so many messages, and returns how many.
+        certainty: What becomes of mail that a lost worker was at work on.
+        serve_here: Serves nexthops that cannot be rung for, and returns which.
+        housekeep: Deletes a little of what is finished and old.
         monotonic: Seconds that never go backwards.
     """
 
@@ -68,17 +77,23 @@ class Dispatcher:
         self,
         *,
         store: Store,
-        slots: Slots,
+        desk: Desk,
         ringer: Ringer,
         settings: Settings,
         send_reports: Callable[[int], int],
+        certainty: CertaintyRules = _RULES,
+        serve_here: Callable[[Iterable[str]], frozenset[str]] = nobody,
+        housekeep: Callable[[], None] = no_housekeeping,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._slots = slots
+        self._desk = desk
         self._ringer = ringer
         self._settings = settings
         self._send_reports = send_reports
+        self._serve_here = serve_here
+        self._housekeep = housekeep
+        self._certainty = certainty
         self._monotonic = monotonic
         self._sweep_from = float("-inf")
         self._not_rung: frozenset[str] = frozenset()
@@ -89,11 +104,16 @@ class Dispatcher:
         Raises:
             DatabaseUnavailableError: The database is down; nothing is lost, the next round does it.
         """
-        freed = self._store.sweep() if self._monotonic() >= self._sweep_from else 0
-        noticed = self._store.notice_new(limit=NEW_RECIPIENTS)
+        freed = self._store.sweep(self._certainty) if self._monotonic() >= self._sweep_from else 0
+        new = self._store.notice(limit=NEW_RECIPIENTS, urgent_priority=self._settings.urgent_priority)
+        noticed = new.recipients
+        # Before all others, of which there may be more than can be rung for now.
+        urgent = self._ringer.ring_all(sorted(new.urgent), again=True, urgent=True) if new.urgent else frozenset()
+        self._call_parked()
         wanted, crowded = self._due()
-        rung = self._ring(wanted)
+        rung = self._ring(wanted - urgent) | urgent
         reports = self._send_reports(REPORTS)
+        self._housekeep()
         busy = noticed >= NEW_RECIPIENTS or crowded or reports >= REPORTS
         return Round(freed=freed, noticed=noticed, rung=len(rung), reports=reports, busy=busy)
 
@@ -109,17 +129,32 @@ class Dispatcher:
         return self._not_rung.union(due), len(due) >= RINGS
 
     def _ring(self, wanted: Iterable[str]) -> frozenset[str]:
+        names = sorted(wanted)
+        shut = self._obstacles(names)
         # A full destination needs no ring: who holds its slots goes on until nothing is due.
-        admitted = frozenset(nexthop for nexthop in wanted if self._has_room(nexthop))
+        admitted = frozenset(names) - shut.keys()
+        for nexthop, key in shut.items():
+            if not is_own(key, nexthop):
+                self._store.park(nexthop, key, look_again=self._settings.ring_timeout)
         # Each was due by SQL, so a ring of a moment ago does not stand for it.
         rung = self._ringer.ring_all(sorted(admitted), again=True, patience=RING_PATIENCE) if admitted else frozenset()
+        rung |= self._serve_here(sorted(admitted - rung))
         self._not_rung = admitted - rung
         return rung
 
-    def _has_room(self, nexthop: str) -> bool:
-        limit = self._settings.destination_concurrency_limit
+    def _call_parked(self) -> None:
+        """Ring those who wait for what has room again, the longest wait first."""
+        parked = [one.nexthop for one in self._store.parked(most=PARKED)]
+        if not parked:
+            return
+        shut = self._obstacles(parked)
+        called = [nexthop for nexthop in parked if nexthop not in shut][:RINGS]
+        self._not_rung = self._not_rung.union(self._store.call(called, ring_timeout=self._settings.ring_timeout))
+
+    def _obstacles(self, nexthops: Sequence[str]) -> Mapping[str, str]:
+        """Return who has no room, and for what; the others may be rung, and a ring too many tells no more."""
         try:
-            return not limit or self._slots.held(nexthop) < limit
+            return self._desk.obstacles(nexthops, urgent=True)
         except InfrastructureError:
             # The ring will tell, or fail and be repeated.
-            return True
+            return {}

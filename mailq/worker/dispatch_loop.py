@@ -11,12 +11,13 @@ from datetime import timedelta
 from typing import Final
 
 from mailq.errors import InfrastructureError, SchemaError
+from mailq.queue.dispatch import DISPATCHER
 from mailq.queue.store import Store
 from mailq.worker.dispatch import Dispatcher
 
 log = logging.getLogger(__name__)
 
-ROLE: Final = "dispatcher"
+ROLE: Final = DISPATCHER
 _SHORTEST_OFFICE: Final = timedelta(seconds=5)
 _OFFICE_INTERVALS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 15.0

@@ -17,8 +17,9 @@ from celery.concurrency.thread import TaskPool
 from mailq.errors import InfrastructureError
 from mailq.settings import Settings
 from mailq.worker.app import make_app
+from mailq.worker.host import BuildRuntime
 from mailq.worker.runtime import Runtime
-from mailq.worker.wiring import prepare_database
+from mailq.worker.wiring import build_runtime, prepare_database
 
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 30.0
@@ -39,7 +40,9 @@ class _ThreadPool(TaskPool):
 
 
 @contextlib.contextmanager
-def embedded(settings: Settings, *, concurrency: int | None = None) -> Iterator[Runtime]:
+def embedded(
+    settings: Settings, *, concurrency: int | None = None, build: BuildRuntime = build_runtime
+) -> Iterator[Runtime]:
     """Run a worker in threads of this process for the time of a ``with`` block; yields its runtime, ready.
 
     Leaving the block waits for the sessions being held; their own timeouts bound that.
@@ -47,11 +50,12 @@ def embedded(settings: Settings, *, concurrency: int | None = None) -> Iterator[
     Args:
         settings: ``broker_url`` may name any broker; the default lives in this process.
         concurrency: Threads; None is ``worker_concurrency``.
+        build: Wires the runtime; a test may give it another world.
 
     Raises:
         ConfigError: The settings cannot be used, or the database is not migrated.
     """
-    app = make_app(settings)
+    app = make_app(settings, build=build)
     ready = threading.Event()
     worker = app.WorkController(
         pool_cls=_ThreadPool,

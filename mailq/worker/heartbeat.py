@@ -1,10 +1,11 @@
-"""Keeping what running tasks hold: their leases in SQL and their slots.
+"""Keeping what running tasks hold: their leases in SQL and their tickets.
 
 One thread a process renews for all tasks, three times a lease time. A task
 that finishes no message for ``stall_time`` is renewed no longer: somebody else
-takes its mail up. Whoever lost a lease learns it before the next message, also
-when this thread itself hangs: a lease counts as lost once it could not be
-renewed for a lease time.
+takes its mail up. Whoever lost a lease learns it before the next transaction
+and before the final dot, also when this thread itself hangs or the whole
+process was stopped: a lease counts as lost once it could not be renewed for a
+lease time.
 
 Source: celery.md §2.3, §6 pitfalls 8 and 15.
 """
@@ -17,8 +18,8 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Final, Protocol
 
-from mailq.errors import InfrastructureError
-from mailq.limits.slots import Slots
+from mailq.errors import InfrastructureError, LeaseLostError
+from mailq.worker.tickets import Ticket
 
 log = logging.getLogger(__name__)
 _SHARES: Final = 3
@@ -32,20 +33,33 @@ class Leases(Protocol):
         """Renew *leases*; return those still ours."""
 
 
+class Tickets(Protocol):
+    """Where tickets are kept valid."""
+
+    def renew(self, *, stalled: Collection[Ticket]) -> None:
+        """Renew all of this process but those *stalled*."""
+
+
 class Watch:
     """What one running task holds.
 
+    Attributes:
+        name: Of the nexthop, for people.
+        unrecorded: An outcome could not be written: whether its message was sent is known to nobody else.
+
     Args:
-        key: Of the slot.
-        token: Of the slot.
+        name: Of the nexthop.
+        ticket: The task's.
         lease_seconds: How long a lease lives without being renewed.
         monotonic: Seconds that never go backwards.
     """
 
-    def __init__(self, key: str, token: str, *, lease_seconds: float, monotonic: Callable[[], float]) -> None:
-        self.slot = (key, token)
+    def __init__(self, name: str, ticket: Ticket, *, lease_seconds: float, monotonic: Callable[[], float]) -> None:
+        self.name = name
+        self.ticket = ticket
         self.lease_id: int | None = None
         self.stall_told = False
+        self.unrecorded = False
         self._lease_seconds = lease_seconds
         self._monotonic = monotonic
         self._renewed_at = 0.0
@@ -57,9 +71,19 @@ class Watch:
         """Whether the lease may be somebody else's by now: write nothing more, send nothing more."""
         return self._taken_away or self._monotonic() - self._renewed_at >= self._lease_seconds
 
+    def fence(self) -> None:
+        """Do nothing while the lease is ours.
+
+        Raises:
+            LeaseLostError: It may be somebody else's.
+        """
+        if self.lost:
+            raise LeaseLostError(f"lease {self.lease_id} may be somebody else's by now; nothing more is sent under it")
+
     def begin(self, lease_id: int, *, asked_at: float) -> None:
         """Watch over a lease that was asked for at *asked_at*, by the monotonic clock."""
         self._taken_away = False
+        self.unrecorded = False
         self._renewed_at = asked_at
         self.lease_id = lease_id
         self.progress()
@@ -89,8 +113,8 @@ class Heartbeat:
 
     Args:
         leases: The store.
-        slots: Where slots are counted.
-        lease_time: Life of leases and slots.
+        tickets: Where tickets are kept valid.
+        lease_time: Life of leases and tickets.
         stall_time: A task without progress for this long is given up.
         on_tick: Called every second or so, for whatever else a process keeps tidy.
         monotonic: Seconds that never go backwards.
@@ -100,14 +124,14 @@ class Heartbeat:
         self,
         *,
         leases: Leases,
-        slots: Slots,
+        tickets: Tickets,
         lease_time: timedelta,
         stall_time: timedelta,
         on_tick: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._leases = leases
-        self._slots = slots
+        self._tickets = tickets
         self._lease_time = lease_time
         self._stall_seconds = stall_time.total_seconds()
         self._on_tick = on_tick
@@ -119,9 +143,9 @@ class Heartbeat:
         self._down = False
 
     @contextlib.contextmanager
-    def watch(self, key: str, token: str) -> Iterator[Watch]:
-        """Keep a slot, and the leases begun meanwhile, for the time of a ``with`` block; then give the slot back."""
-        watch = Watch(key, token, lease_seconds=self._lease_time.total_seconds(), monotonic=self._monotonic)
+    def watch(self, name: str, ticket: Ticket) -> Iterator[Watch]:
+        """Keep the leases begun in a ``with`` block while its task gets on; where it does not, its ticket runs out."""
+        watch = Watch(name, ticket, lease_seconds=self._lease_time.total_seconds(), monotonic=self._monotonic)
         with self._lock:
             self._watches.add(watch)
         try:
@@ -129,16 +153,16 @@ class Heartbeat:
         finally:
             with self._lock:
                 self._watches.discard(watch)
-            self._release(watch)
 
     def beat(self) -> None:
         """Renew everything once."""
         now = self._monotonic()
         with self._lock:
-            watches = [watch for watch in self._watches if not self._is_stalled(watch, now)]
+            stalled = {watch for watch in self._watches if self._is_stalled(watch, now)}
+            watches = list(self._watches - stalled)
         try:
             self._renew_leases(watches, asked_at=now)
-            self._renew_slots(watches)
+            self._tickets.renew(stalled={watch.ticket for watch in stalled})
         except InfrastructureError as error:
             if not self._down:
                 log.warning("Leases cannot be renewed: %s; trying on", error)
@@ -176,7 +200,7 @@ class Heartbeat:
         if now - watch.progress_at < self._stall_seconds:
             return False
         if not watch.stall_told:
-            log.error("A task of %s finished no message for too long; its mail is given to others", watch.slot[0])
+            log.error("A task of %s finished no message for too long; its mail is given to others", watch.name)
             watch.stall_told = True
         return True
 
@@ -190,16 +214,3 @@ class Heartbeat:
                 watch.renewed(lease_id, asked_at=asked_at)
             else:
                 watch.taken_away(lease_id)
-
-    def _renew_slots(self, watches: list[Watch]) -> None:
-        self._slots.renew([watch.slot for watch in watches], hold_for=self._lease_time)
-        # A task that ended meanwhile gave its slot back, and the renewal took it again.
-        with self._lock:
-            ended = [watch for watch in watches if watch not in self._watches]
-        for watch in ended:
-            self._release(watch)
-
-    def _release(self, watch: Watch) -> None:
-        # A slot that cannot be given back runs out by itself.
-        with contextlib.suppress(InfrastructureError):
-            self._slots.release(*watch.slot)

@@ -10,45 +10,54 @@ Source: celery.md §2.2, §2.4, §2.11.
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps
 
 from mailq.settings import Settings
 from mailq.worker.dispatch_loop import DispatchLoop
+from mailq.worker.metrics import MetricsPage
 from mailq.worker.runtime import Runtime
 from mailq.worker.wiring import build_dispatcher, build_runtime, prepare_database
 
 log = logging.getLogger(__name__)
 
+BuildRuntime = Callable[[Settings], Runtime]
+"""Makes the runtime of a process; the program's own is :func:`mailq.worker.wiring.build_runtime`."""
+
 
 class Host:
     """Owns the runtime of the present process, and the dispatcher's thread in a worker's first one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, build: BuildRuntime = build_runtime) -> None:
         self.settings = settings
+        self._build = build
         self._lock = threading.Lock()
         self._pid = 0
         self._runtime: Runtime | None = None
         self._loop: DispatchLoop | None = None
+        self.metrics_page: MetricsPage | None = None
 
     def runtime(self) -> Runtime:
         """Return this process's runtime, built on first use with its heartbeat running."""
         with self._lock:
             if self._runtime is None or self._pid != os.getpid():
-                self._runtime = build_runtime(self.settings)
+                self._runtime = self._build(self.settings)
                 self._pid = os.getpid()
                 self._runtime.heartbeat.start()
             return self._runtime
 
     def open(self) -> None:
-        """Prepare the database, and start dispatching.
+        """Prepare the database, show metrics where that is wanted, and start dispatching.
 
         Raises:
             ConfigError: The settings cannot be used, or the database is not migrated.
         """
         runtime = self.runtime()
         prepare_database(runtime.store)
+        self.metrics_page = MetricsPage(runtime.metrics, runtime.settings.metrics_address)
+        self.metrics_page.open()
         self._loop = DispatchLoop(
             build_dispatcher(runtime),
             store=runtime.store,
@@ -75,6 +84,8 @@ class Host:
             # Unbounded here, bounded there: every wait of a session has its timeout.
             self._runtime.drain()
             self._runtime.close()
+        if self.metrics_page is not None:
+            self.metrics_page.close()
 
 
 class MailqApp(Celery):

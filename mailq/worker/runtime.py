@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
 from mailq.delivery.deliver import OnSettled, deliver
@@ -20,12 +21,16 @@ from mailq.delivery.ports import Ports
 from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import DeliveryRequest
 from mailq.errors import InfrastructureError
-from mailq.limits.slots import Slots
+from mailq.queue.certainty import CertaintyRules
 from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
 from mailq.status import DeliveryReport
+from mailq.worker.desk import Desk
 from mailq.worker.heartbeat import Heartbeat
+from mailq.worker.metrics import Metrics
+from mailq.worker.suspended import never
+from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import OnTrouble, tell_nobody
 
 log = logging.getLogger(__name__)
@@ -54,13 +59,17 @@ class Runtime:
         settings: In force for this process.
         owner: Names the process in leases: host, process id, something random.
         store: The queue.
-        slots: Where sessions are counted, over all workers.
+        desk: Lets tasks in, and counts their sessions over all workers.
         ports: The world, for the routine.
         sessions: Kept sessions.
         ringer: Publishes rings.
         heartbeat: Renews what tasks hold.
+        security: Refreshes policies and reports on TLS; None: nobody does.
+        certainty: What follows when nobody knows whether mail was sent, and when it makes us stumble.
         routine: The delivery routine.
         on_trouble: Gets what the routine reports of troubled sessions.
+        suspended: Whether somebody has stopped a nexthop; asked between messages.
+        metrics: Counts what becomes of recipients, and how sessions went.
         monotonic: Seconds that never go backwards.
         stopping: Set once: take nothing new, finish, hand back.
     """
@@ -68,13 +77,17 @@ class Runtime:
     settings: Settings
     owner: str
     store: Store
-    slots: Slots
+    desk: Desk
     ports: Ports
     sessions: SessionCache
     ringer: Ringer
     heartbeat: Heartbeat
+    security: TlsService | None = None
+    certainty: CertaintyRules = field(default_factory=CertaintyRules)
     routine: Routine = deliver
     on_trouble: OnTrouble = tell_nobody
+    suspended: Callable[[str], bool] = never
+    metrics: Metrics = field(default_factory=Metrics)
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     _tasks: int = 0
@@ -92,15 +105,22 @@ class Runtime:
                 self._tasks -= 1
                 self._quiet.notify_all()
 
-    def has_room(self, nexthop: str) -> bool:
-        """Tell whether *nexthop* has a free slot; False while nobody can count."""
-        limit = self.settings.destination_concurrency_limit
-        if not limit:
-            return True
+    def turn_away(self, nexthop: str, key: str, wait_seconds: float | None) -> None:
+        """Have *nexthop* wait for room under *key*, and be rung when there may be some.
+
+        Args:
+            nexthop: What is due there stays due.
+            key: Of the gate that is shut.
+            wait_seconds: Until it opens; None: nobody knows, and whoever ends a session there calls.
+        """
+        self.settle(nexthop)
         try:
-            return self.slots.held(nexthop) < limit
-        except InfrastructureError:
-            return False
+            if wait_seconds is None:
+                self.store.park(nexthop, key, look_again=self.settings.ring_timeout)
+            else:
+                self.store.ring_not_before(nexthop, timedelta(seconds=wait_seconds))
+        except InfrastructureError as error:
+            log.warning("The next ring of %s could not be set: %s", nexthop, error)
 
     def settle(self, nexthop: str) -> None:
         """Have the dispatcher ring *nexthop* when its next recipient is due; an unreachable database is not waited for.
@@ -126,6 +146,8 @@ class Runtime:
         self.stopping.set()
         self.heartbeat.stop()
         self.sessions.close()
+        if self.security is not None:
+            self.security.close()
         self.ringer.close()
-        self.slots.close()
+        self.desk.limits.close()
         self.store.close()

@@ -1,10 +1,15 @@
 """The body of a task: serve one nexthop until it is drained, or the task's time is up.
 
-A slot first; a full destination ends the task at once, because those who hold
-its slots will take the mail. Then batch after batch: every full one rings
-again, so a busy nexthop gets more tasks, one by one, up to its limit.
+A ticket first; a full destination ends the task at once, because those who hold
+its sessions will take the mail; where urgent mail is due, one of those kept free
+for it is taken, and nothing else is sent there. Then batch after batch, each
+short in time so that what is more urgent goes next: every full one that went
+well rings again, so a busy nexthop gets more tasks, one by one, up to its
+limit. When no server can be spoken to, the rest is left for later, see
+:mod:`mailq.queue.sites`. A task that is done goes on with the nexthop that
+waits longest for what it shares with it, on the same session where it can.
 
-Invariant: the slot is given back before the next ring is set, so whoever was
+Invariant: the ticket is given back before the next ring is set, so whoever was
 refused meanwhile is made up for: what is due then is seen by that.
 
 Source: celery.md §2.2, §2.8.
@@ -14,16 +19,23 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from mailq.errors import InfrastructureError, LeaseLostError, SchemaError
+from mailq.errors import InfrastructureError, LeaseLostError, NoRoomError, SchemaError
+from mailq.limits.gates import Bar, Refused
 from mailq.queue.messages import Lease
-from mailq.worker.batch import deliver_batch
+from mailq.queue.store import LAST_PRIORITY
+from mailq.worker.batch import Batch, deliver_batch
+from mailq.worker.dead_sites import call_the_roll, note_death, note_life
 from mailq.worker.heartbeat import Watch
+from mailq.worker.lanes import BatchSize
 from mailq.worker.runtime import Runtime
+from mailq.worker.tickets import Ticket
 
 log = logging.getLogger(__name__)
 _RING_AGAIN_SECONDS: Final = 1.0
 # A nexthop with a single message is not worth a thread that waits for more.
 _LINGER_AFTER_MESSAGES: Final = 2
+_TURNS: Final = 10
+"""A task serves nexthops that wait for what it holds for so many times ``task_time``, each for one at most."""
 
 
 def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
@@ -37,24 +49,41 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
             runtime.settle(nexthop)
             return 0
         try:
-            token = _take_slot(nexthop, runtime)
-        except InfrastructureError as error:
+            ticket, last_priority = _enter(nexthop, runtime)
+        except (InfrastructureError, SchemaError) as error:
             log.warning("%s is not served now: %s", nexthop, error)
             return 0
-        if token is None:
+        if isinstance(ticket, Refused):
+            runtime.turn_away(nexthop, ticket.key, ticket.wait_seconds)
             return 0
-        with runtime.heartbeat.watch(nexthop, token) as watch:
-            service = _Service(nexthop, runtime, watch, ends_at=_end_of_task(runtime))
-            more = service.run()
-        runtime.settle(nexthop)
+        size = BatchSize(runtime.settings.lease_recipients)
+        with runtime.heartbeat.watch(nexthop, ticket) as watch:
+            service = _Service(runtime, watch, size, ends_at=_end_of_task(runtime))
+            service.last_priority = last_priority
+            more = False
+            try:
+                more = service.run()
+            finally:
+                ticket.end(drained=not more and service.shut is None)
+        if service.shut is not None:
+            runtime.turn_away(ticket.nexthop, service.shut.key, service.shut.wait_seconds)
+        else:
+            runtime.settle(ticket.nexthop)
         if more:
-            runtime.ringer.ring(nexthop, again=True)
-        return service.messages
+            runtime.ringer.ring(ticket.nexthop, again=True)
+        return service.total
 
 
-def _take_slot(nexthop: str, runtime: Runtime) -> str | None:
+def _enter(nexthop: str, runtime: Runtime) -> tuple[Ticket | Refused, int]:
+    """Return a ticket, or why there is none, and the least urgent mail that may use it."""
     settings = runtime.settings
-    return runtime.slots.take(nexthop, limit=settings.destination_concurrency_limit, hold_for=settings.lease_time)
+    answer = runtime.desk.enter(nexthop)
+    urgent = settings.urgent_priority
+    if isinstance(answer, Ticket) or answer.bar is not Bar.FULL or urgent < 0:
+        return answer, LAST_PRIORITY
+    if not runtime.store.is_due(nexthop, last_priority=urgent):
+        return answer, urgent
+    return runtime.desk.enter(nexthop, urgent=True), urgent
 
 
 def _end_of_task(runtime: Runtime) -> float:
@@ -63,37 +92,111 @@ def _end_of_task(runtime: Runtime) -> float:
 
 @dataclass(slots=True)
 class _Service:
-    """One task's run through the batches of one nexthop."""
+    """One task's run through the batches of one nexthop, and then of others that wait for what it shares with them.
 
-    nexthop: str
+    Attributes:
+        messages: Tried for the present nexthop.
+        total: Tried for all.
+        shut: Why it had to end before all was done; None: it had not.
+        ends_at: The present nexthop's time is over, by the monotonic clock.
+        last_at: The task's is, likewise.
+    """
+
     runtime: Runtime
     watch: Watch
+    size: BatchSize
     ends_at: float
+    last_priority: int = LAST_PRIORITY
     messages: int = 0
+    total: int = 0
+    shut: NoRoomError | None = None
+    well: bool = False
     rung_at: float = float("-inf")
+    last_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last_at = self.ends_at + (_TURNS - 1) * self.runtime.settings.task_time.total_seconds()
+
+    @property
+    def nexthop(self) -> str:
+        """Whom it serves."""
+        return self.watch.ticket.nexthop
 
     def run(self) -> bool:
         """Work until drained, out of time or told to stop; return whether work may be left."""
+        try:
+            return self._run()
+        except LeaseLostError:
+            log.warning("The lease on %s was lost; others have its mail", self.nexthop)
+            return True
+        except (InfrastructureError, SchemaError) as error:
+            # No ring: it would find the same. The dispatcher rings when the database is back.
+            log.warning("%s is not served any further: %s", self.nexthop, error)
+            return False
+
+    def _run(self) -> bool:
         lingered = False
-        while not self.runtime.stopping.is_set() and self.runtime.monotonic() < self.ends_at:
-            try:
-                lease = self._claim()
-                if lease is not None:
-                    lingered = False
-                    self._work(lease)
-                    continue
-            except LeaseLostError:
-                log.warning("The lease on %s was lost; others have its mail", self.nexthop)
+        while not self.runtime.stopping.is_set():
+            if self.runtime.monotonic() >= self.ends_at and not self._goes_on_elsewhere():
+                self._make_room()
                 return True
-            except (InfrastructureError, SchemaError) as error:
-                # No ring: it would find the same. The dispatcher rings when the database is back.
-                log.warning("%s is not served any further: %s", self.nexthop, error)
-                return False
-            if lingered or self.messages < _LINGER_AFTER_MESSAGES:
-                return False
-            lingered = True
-            self.runtime.stopping.wait(self.runtime.settings.linger_time.total_seconds())
+            lease = self._claim()
+            if lease is not None:
+                lingered = False
+                self._work(lease)
+                if self.shut is not None:
+                    return False
+            elif not self._is_back() and not self._goes_on_elsewhere():
+                if lingered or self.messages < _LINGER_AFTER_MESSAGES:
+                    return False
+                lingered = True
+                self.runtime.stopping.wait(self.runtime.settings.linger_time.total_seconds())
         return True
+
+    def _goes_on_elsewhere(self) -> bool:
+        """Turn to the nexthop that waits longest for what this task holds; False: none does, or it may not."""
+        runtime, ticket = self.runtime, self.watch.ticket
+        # A ticket for urgent mail is no other nexthop's; and a thread is not kept from all other mail for ever.
+        if self.last_priority != LAST_PRIORITY or runtime.monotonic() >= self.last_at:
+            return False
+        nexthop = self._next_in_line()
+        if nexthop is None:
+            return False
+        before = ticket.nexthop
+        refused = runtime.desk.move(ticket, nexthop)
+        if refused is not None:
+            runtime.turn_away(nexthop, refused.key, refused.wait_seconds)
+            return False
+        runtime.settle(before)
+        self.watch.name = nexthop
+        self.ends_at = min(_end_of_task(runtime), self.last_at)
+        self.size, self.messages, self.well = BatchSize(runtime.settings.lease_recipients), 0, False
+        self._call_another()
+        return True
+
+    def _call_another(self) -> None:
+        """Ring for one more who waits for what this task shares, where there is room: a lost worker's, for example."""
+        now, runtime = self.runtime.monotonic(), self.runtime
+        if now - self.rung_at < _RING_AGAIN_SECONDS:
+            return
+        self.rung_at = now
+        keys = self.watch.ticket.shared_keys
+        waiting = next((one.nexthop for one in runtime.store.parked(most=1) if one.key in keys), None)
+        if waiting is not None and runtime.desk.has_room(waiting):
+            for nexthop in runtime.store.call([waiting], ring_timeout=runtime.settings.ring_timeout):
+                runtime.ringer.ring(nexthop, again=True)
+
+    def _make_room(self) -> None:
+        """Let somebody who waits for what this task holds have it: the task's time is over."""
+        nexthop = self._next_in_line()
+        if nexthop is not None:
+            # The idle session would keep what is wanted.
+            self.watch.ticket.part()
+            self.runtime.ringer.ring(nexthop, again=True)
+
+    def _next_in_line(self) -> str | None:
+        keys = self.watch.ticket.shared_keys
+        return self.runtime.store.call_first(keys, ring_timeout=self.runtime.settings.ring_timeout) if keys else None
 
     def _claim(self) -> Lease | None:
         settings = self.runtime.settings
@@ -101,31 +204,62 @@ class _Service:
         lease = self.runtime.store.claim(
             self.nexthop,
             owner=self.runtime.owner,
-            limit=settings.lease_recipients,
+            limit=self.size.now,
             lease_time=settings.lease_time,
+            last_priority=self.last_priority,
         )
         if lease is not None:
             self.watch.begin(lease.id, asked_at=asked_at)
         return lease
 
     def _work(self, lease: Lease) -> None:
+        if lease.full and self.well:
+            self._call_help()
+        batch = Batch()
         try:
-            if lease.full:
-                self._call_help()
-            self.messages += deliver_batch(lease, self.runtime, self.watch, more=self.messages > 0)
+            batch = self._deliver(lease)
+            # Before the lease ends: what is handed back to a dead nexthop is not rung for.
+            if batch.death is not None and batch.last is not None:
+                note_death(lease, batch.death, batch.last, self.runtime)
         finally:
             self.watch.end()
-            self._hand_back(lease)
+            self._hand_back(lease, unrecorded=self.watch.unrecorded)
+        self.shut = batch.shut
+        if batch.death is not None:
+            call_the_roll(self.nexthop, batch.death, self.runtime, self.watch)
+        elif lease.probe and batch.well:
+            note_life(self.nexthop, self.runtime)
+        elif lease.full and batch.well:
+            self._call_help()
+
+    def _deliver(self, lease: Lease) -> Batch:
+        ends_at = self.runtime.monotonic() + self.runtime.settings.batch_time.total_seconds()
+        batch = deliver_batch(lease, self.runtime, self.watch, more=self.total > 0, ends_at=ends_at)
+        self.messages += batch.messages
+        self.total += batch.messages
+        self.well = batch.well
+        if not lease.probe and batch.shut is None:
+            self.size.note(batch.recipients, of=len(lease.attempts))
+        return batch
+
+    def _is_back(self) -> bool:
+        """Whether there is mail after all: somebody found the nexthop dead that this task has just found well."""
+        well, self.well = self.well, False
+        return well and note_life(self.nexthop, self.runtime)
 
     def _call_help(self) -> None:
         """Ring for one more session, unless there is no room or this task rang a moment ago."""
         now = self.runtime.monotonic()
-        if now - self.rung_at >= _RING_AGAIN_SECONDS and self.runtime.has_room(self.nexthop):
+        if now - self.rung_at >= _RING_AGAIN_SECONDS and self.runtime.desk.has_room(self.nexthop):
             self.rung_at = now
             self.runtime.ringer.ring(self.nexthop, again=True)
 
-    def _hand_back(self, lease: Lease) -> None:
+    def _hand_back(self, lease: Lease, *, unrecorded: bool) -> None:
+        store = self.runtime.store
         try:
-            self.runtime.store.release(lease.id)
+            if unrecorded:
+                store.abandon(lease.id, self.runtime.certainty)
+            else:
+                store.release(lease.id)
         except InfrastructureError as error:
             log.warning("The lease on %s could not be handed back and will run out: %s", self.nexthop, error)

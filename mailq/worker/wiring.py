@@ -18,10 +18,16 @@ from typing import Final
 from mailq.broker import is_memory, is_redis
 from mailq.delivery.ports import Ports
 from mailq.delivery.session_cache import SessionCache
+from mailq.delivery.tokens import TokenCache
 from mailq.errors import DatabaseUnavailableError
-from mailq.limits.local import LocalSlots
-from mailq.limits.redis import RedisSlots
-from mailq.limits.slots import Slots
+from mailq.limits.fallback import FallbackLimits
+from mailq.limits.live_rules import LiveRules
+from mailq.limits.local_limits import LocalLimits
+from mailq.limits.port import Limits
+from mailq.limits.redis_limits import RedisLimits
+from mailq.limits.shelf_limits import ShelfLimits
+from mailq.queue.certainty import CertaintyRules
+from mailq.queue.objects import ObjectStore
 from mailq.queue.postmaster import Postmaster
 from mailq.queue.reports import ReportRules
 from mailq.queue.store import Store
@@ -31,10 +37,19 @@ from mailq.routing.resolver import DnsResolver
 from mailq.routing.transport import Routes, nexthop_for
 from mailq.settings import Settings
 from mailq.smtp.connection import SocketConnector
+from mailq.tls.https import HTTPS_PORT
+from mailq.worker.by_hand import ByHand, nobody
+from mailq.worker.desk import Desk
 from mailq.worker.dispatch import Dispatcher
 from mailq.worker.heartbeat import Heartbeat
+from mailq.worker.housekeeping import Housekeeper
+from mailq.worker.login_files import check_logins, login_files
+from mailq.worker.metrics import split_address
 from mailq.worker.plugins import load_hooks
 from mailq.worker.runtime import Runtime
+from mailq.worker.serve import serve_nexthop
+from mailq.worker.suspended import Suspended
+from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import TroubleNotices
 
 log = logging.getLogger(__name__)
@@ -64,14 +79,16 @@ def with_hostname(settings: Settings) -> Settings:
     return settings if settings.myhostname else replace(settings, myhostname=socket.getfqdn())
 
 
-def make_slots(settings: Settings) -> Slots:
-    """Return the counter of sessions that fits the broker."""
+def make_limits(settings: Settings, store: Store) -> Limits:
+    """Return what counts sessions over all workers: Redis where it is the broker, else the database."""
     if is_redis(settings.broker_url):
         connections = settings.worker_concurrency + _SPARE_CONNECTIONS
-        return RedisSlots.open(settings.broker_url, prefix=settings.key_prefix, max_connections=connections)
-    if not is_memory(settings.broker_url):
-        log.warning("Without Redis, destination_concurrency_limit holds for each worker process by itself")
-    return LocalSlots()
+        redis = RedisLimits.open(settings.broker_url, prefix=settings.key_prefix, max_connections=connections)
+        if settings.limits_fallback == "wait":
+            return redis
+        books = store.limit_books
+        return FallbackLimits(redis, ShelfLimits(books), books, hold_for=settings.lease_time)
+    return LocalLimits() if is_memory(settings.broker_url) else ShelfLimits(store.limit_books)
 
 
 def _router(settings: Settings) -> Callable[[str], str]:
@@ -80,34 +97,73 @@ def _router(settings: Settings) -> Callable[[str], str]:
     return lambda address: nexthop_for(address, settings=settings, routes=routes)
 
 
-def build_runtime(settings: Settings) -> Runtime:
+def _in_turn(*steps: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
+
+
+def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtime:
     """Return the runtime of this process; the caller closes it.
+
+    Args:
+        settings: In force.
+        https_port: Of hosts with MTA-STS policies; any but 443 is for tests.
 
     Raises:
         ConfigError: The settings cannot be used.
     """
     settings = with_hostname(settings)
-    store = Store.open(settings.database_url)
-    slots = make_slots(settings)
+    store = Store.open(settings.database_url, objects=ObjectStore.of(settings))
     clock = SystemClock()
     hooks = load_hooks(settings.hooks)
+    check_logins(settings, hooks)
+    split_address(settings.metrics_address)
     sessions = SessionCache(clock, idle_time=settings.connection_cache_time_limit)
+    resolver = DnsResolver(settings, reply_filter=hooks.dns_filter)
+    security = TlsService(
+        settings,
+        store=store,
+        resolver=resolver,
+        nexthop_for=_router(settings),
+        now=clock.now,
+        https_port=https_port,
+    )
     ports = Ports(
         clock=clock,
-        resolver=DnsResolver(settings, reply_filter=hooks.dns_filter),
+        resolver=resolver,
         connector=SocketConnector(settings),
         bodies=store.bodies,
         # Breaks ties between servers and spreads retries; nobody gains by guessing it.
         rng=random.Random(),  # noqa: S311 - no secret depends on it
         own_addresses=system_addresses(settings),
         hooks=hooks,
+        tls=security.policies,
+        tls_sessions=security.counts,
+        login_tables=login_files(settings),
+        tokens=None if hooks.access_token is None else TokenCache(hooks.token, clock=clock),
+        auth_failures=store.auth_failures,
     )
+    owner = new_owner()
+    limits = make_limits(settings, store)
+    desk = Desk(
+        limits,
+        rules=LiveRules(settings, store.limit_rules).now,
+        settings=settings,
+        sites=store,
+        sessions=sessions,
+        owner=owner,
+    )
+    if isinstance(limits, FallbackLimits):
+        limits.carry_over = desk.renew
     heartbeat = Heartbeat(
         leases=store,
-        slots=slots,
+        tickets=desk,
         lease_time=settings.lease_time,
         stall_time=settings.stall_time,
-        on_tick=sessions.close_idle,
+        on_tick=_in_turn(sessions.close_idle, desk.on_tick, security.on_tick),
     )
     trouble = TroubleNotices(
         store,
@@ -118,19 +174,22 @@ def build_runtime(settings: Settings) -> Runtime:
     )
     return Runtime(
         settings=settings,
-        owner=new_owner(),
+        owner=owner,
         store=store,
-        slots=slots,
+        desk=desk,
         ports=ports,
         sessions=sessions,
         ringer=Ringer(settings),
         heartbeat=heartbeat,
+        security=security,
+        certainty=CertaintyRules.of(settings),
         on_trouble=trouble.tell,
+        suspended=Suspended(store),
     )
 
 
 def build_dispatcher(runtime: Runtime) -> Dispatcher:
-    """Return a dispatcher on *runtime*'s store, slots and ringer."""
+    """Return a dispatcher on *runtime*'s store, desk and ringer."""
     settings = runtime.settings
     rules = ReportRules.of(settings, nexthop_for=_router(settings))
 
@@ -139,10 +198,18 @@ def build_dispatcher(runtime: Runtime) -> Dispatcher:
 
     return Dispatcher(
         store=runtime.store,
-        slots=runtime.slots,
+        desk=runtime.desk,
+        serve_here=ByHand(lambda nexthop: serve_nexthop(nexthop, runtime), most=settings.worker_concurrency)
+        if settings.limits_fallback == "sql"
+        else nobody,
         ringer=runtime.ringer,
         settings=settings,
         send_reports=send_reports,
+        certainty=runtime.certainty,
+        housekeep=_in_turn(
+            Housekeeper(runtime.store, settings).run_some,
+            *([runtime.security.on_round] if runtime.security is not None else []),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from mailq.delivery.ports import Connection, Connector
 from mailq.errors import ConnectFailedError, ConnectionLostError, ConnectionTimeoutError, TlsHandshakeError
+from mailq.security import TlsLevel, TlsPolicy
 from mailq.settings import Settings
 from mailq.smtp.connection import SocketConnector
 from mailq.status import Endpoint
@@ -17,6 +18,7 @@ from mailq.testing.smtpd import Script, ScriptedSmtpServer
 from tests.fakes.certificate import self_signed
 from tests.fakes.servers import FakeNetwork, FakeServer
 
+MAY = TlsPolicy(level=TlsLevel.MAY)
 NOWHERE = Endpoint("nowhere.test", "127.0.0.1", 1)
 
 
@@ -41,17 +43,18 @@ def net(request: pytest.FixtureRequest, certificate: Path, tmp_path: Path) -> It
     if request.param == "fake":
         servers: dict[str, FakeServer] = {}
 
-        def serve_fake(**answers: str) -> Endpoint:
-            servers["192.0.2.1"] = FakeServer(**answers, tls_works="!" not in answers.get("starttls", ""))
+        def serve_fake(*, wrapper: bool = False, **answers: str) -> Endpoint:
+            works = "!" not in answers.get("starttls", "")
+            servers["192.0.2.1"] = FakeServer(**answers, tls_works=works, wrapper=wrapper)
             return Endpoint("mx.test", "192.0.2.1", 25)
 
         yield Net(FakeNetwork(servers), serve_fake)
         return
     with ExitStack() as stack:
 
-        def serve(**answers: str) -> Endpoint:
+        def serve(*, wrapper: bool = False, **answers: str) -> Endpoint:
             path = tmp_path / "socket" if request.param == "unix" else None
-            real = ScriptedSmtpServer(Script(**answers), path=path, certificate=certificate)
+            real = ScriptedSmtpServer(Script(**answers), path=path, certificate=certificate, wrapper=wrapper)
             server = stack.enter_context(real)
             return Endpoint("mx.test", server.address, server.port or None)
 
@@ -116,10 +119,46 @@ def test_tls_can_be_started(net: Net) -> None:
     assert not connection.encrypted
     connection.send(b"STARTTLS\r\n", timeout_seconds=10)
     hear(connection)
-    connection.start_tls(server_name="mx.test", timeout_seconds=10)
+    assert connection.channel_binding("tls-server-end-point") is None
+    result = connection.start_tls(MAY, host="mx.test", timeout_seconds=10)
     assert connection.encrypted
+    assert result.encrypted
+    assert ("", "") == (result.verified_by, result.problem)
+    assert (TlsLevel.MAY, MAY.source) == (result.level, result.source)
     connection.send(b"MAIL FROM:<>\r\n", timeout_seconds=10)
     assert ["250 secret"] == hear(connection)
+    connection.close()
+
+
+def test_a_server_that_proves_nothing_is_encrypted_to_and_told_apart(net: Net) -> None:
+    """P-26. What follows from it is not the connection's to decide."""
+    connection = net.connect(greeting="220 hello", starttls="220 go")
+    hear(connection)
+    connection.send(b"STARTTLS\r\n", timeout_seconds=10)
+    hear(connection)
+    policy = TlsPolicy(level=TlsLevel.SECURE, match=("mx.test",), source="tls_policy_maps")
+    result = connection.start_tls(policy, host="mx.test", timeout_seconds=10)
+    assert ("", "self-signed certificate") == (result.verified_by, result.problem)
+    assert (TlsLevel.SECURE, "tls_policy_maps") == (result.level, result.source)
+    connection.send(b"QUIT\r\n", timeout_seconds=10)
+    assert ["221"] == [line[:3] for line in hear(connection)]
+    connection.close()
+
+
+def test_tls_can_come_before_the_greeting(net: Net) -> None:
+    """S-18."""
+    connection = net.connector.connect(net.serve(greeting="220 inside", wrapper=True), timeout_seconds=10)
+    result = connection.start_tls(TlsPolicy(level=TlsLevel.ENCRYPT, wrapper=True), host="mx.test", timeout_seconds=10)
+    assert result.encrypted
+    assert ["220 inside"] == hear(connection)
+    connection.close()
+
+
+def test_tls_before_the_greeting_needs_a_server_that_does_so(net: Net) -> None:
+    """S-18, P-30."""
+    connection = net.connect(greeting="220 hello")
+    with pytest.raises(TlsHandshakeError):
+        connection.start_tls(TlsPolicy(level=TlsLevel.ENCRYPT, wrapper=True), host="mx.test", timeout_seconds=10)
     connection.close()
 
 
@@ -129,7 +168,7 @@ def test_a_server_that_does_not_speak_tls_fails_the_handshake(net: Net) -> None:
     connection.send(b"STARTTLS\r\n", timeout_seconds=10)
     assert b"220 go" == connection.receive(timeout_seconds=10)[:6]
     with pytest.raises(TlsHandshakeError):
-        connection.start_tls(server_name="mx.test", timeout_seconds=10)
+        connection.start_tls(MAY, host="mx.test", timeout_seconds=10)
     connection.close()
 
 

@@ -9,6 +9,7 @@ from mailq.errors import LookupFailedError, LookupKind
 from mailq.routing.resolver import DnsResolver
 from mailq.routing.route import Resolver
 from mailq.routing.srv import ServiceRecord
+from mailq.security import TlsaRecord
 from mailq.settings import Settings
 from mailq.testing.dns_zone import Records
 from mailq.testing.dnsd import DnsServer
@@ -44,9 +45,19 @@ ZONE: dict[str, Records] = {
     "notimp.test": "NOTIMP",
     "formerr.test": "FORMERR",
     "empty.test": {"A": []},
+    "signed.test": {"MX": ["10 mx.signed.test."], "_ad": ""},
+    "mx.signed.test": {"A": ["192.0.2.5"], "_ad": ""},
+    "_25._tcp.mx.signed.test": {"TLSA": ["3 1 1 " + "ab" * 32, "2 0 1 " + "cd" * 32], "_ad": ""},
+    "_25._tcp.mx1.dest.test": {"TLSA": ["3 1 1 " + "ab" * 32]},
+    "_25._tcp.torn.test": "SERVFAIL",
+    "safe.alias.test": {"CNAME": ["mx.signed.test."], "_ad": ""},
+    "stray.alias.test": {"CNAME": ["mx1.dest.test."], "_ad": ""},
+    "loose.alias.test": {"CNAME": ["mx.signed.test."]},
 }
 
 Make = Callable[[tuple[str, ...]], Resolver]
+END_ENTITY = TlsaRecord(3, 1, 1, b"\xab" * 32)
+ANCHOR = TlsaRecord(2, 0, 1, b"\xcd" * 32)
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -56,7 +67,11 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         yield lambda families: FakeResolver(ZONE, families=families)
         return
     with DnsServer(ZONE) as server:
-        settings = {"nameservers": (server.nameserver,), "dns_timeout": timedelta(seconds=20)}
+        settings = {
+            "nameservers": (server.nameserver,),
+            "dns_timeout": timedelta(seconds=20),
+            "dns_support_level": "dnssec",
+        }
         yield lambda families: DnsResolver(Settings(inet_protocols=families, **settings))
 
 
@@ -236,3 +251,59 @@ def test_an_international_domain_is_asked_for_its_service_in_ascii(resolver: Res
     """A-26 A-60."""
     text = f"{NOT_FOUND} name=_smtp._tcp.xn--fcher-kva.test type=SRV: Host not found"
     assert (LookupKind.NOT_FOUND, text) == failure(resolver.services, "_smtp._tcp.fücher.test")
+
+
+def test_an_answer_says_whether_dnssec_vouches_for_it(resolver: Resolver):
+    """P-42 P-44."""
+    assert resolver.mail_exchangers("signed.test").validated
+    assert resolver.addresses("mx.signed.test").validated
+    assert not resolver.mail_exchangers("dest.test").validated
+    assert not resolver.addresses("mx1.dest.test").validated
+
+
+@pytest.mark.parametrize(
+    ("alias", "end", "validated"),
+    [
+        ("safe.alias.test", "mx.signed.test", True),
+        ("stray.alias.test", "mx1.dest.test", False),
+        ("loose.alias.test", "mx.signed.test", False),
+    ],
+)
+def test_an_alias_is_as_good_as_its_weakest_link(resolver: Resolver, alias: str, end: str, *, validated: bool):
+    """P-44c."""
+    answer = resolver.addresses(alias)
+    assert (end, validated) == (answer.name, answer.validated)
+
+
+def test_an_alias_by_itself_may_be_validated_though_its_end_is_not(resolver: Resolver):
+    """P-44c."""
+    answer = resolver.alias("stray.alias.test")
+    assert (("mx1.dest.test",), True) == (answer.records, answer.validated)
+    assert not resolver.alias("loose.alias.test").validated
+    assert LookupKind.NOT_FOUND is failure(resolver.alias, "mx.signed.test")[0]
+
+
+def test_the_certificate_records_of_a_port_are_found(resolver: Resolver):
+    """P-44c."""
+    answer = resolver.tlsa("mx.signed.test", 25)
+    assert ((END_ENTITY, ANCHOR), True) == (answer.records, answer.validated)
+    answer = resolver.tlsa("MX1.dest.test", 25)
+    assert ((END_ENTITY,), False) == (answer.records, answer.validated)
+
+
+def test_a_port_without_certificate_records_is_told_from_one_that_nobody_knows_of(resolver: Resolver):
+    """P-43 P-44."""
+    assert LookupKind.NOT_FOUND is failure(lambda host: resolver.tlsa(host, 587), "mx.signed.test")[0]
+    assert LookupKind.RETRY is failure(lambda host: resolver.tlsa(host, 25), "torn.test")[0]
+
+
+def test_nobody_vouches_for_an_address_as_written(resolver: Resolver):
+    """P-44c."""
+    assert not resolver.addresses("192.0.2.77").validated
+
+
+def test_validation_is_not_believed_of_name_servers_that_are_not_trusted_with_it():
+    """P-41."""
+    with DnsServer(ZONE, authentic=True) as server:
+        answer = DnsResolver(Settings(nameservers=(server.nameserver,))).mail_exchangers("signed.test")
+    assert not answer.validated

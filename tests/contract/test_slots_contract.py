@@ -145,8 +145,9 @@ def test_what_nobody_holds_any_more_leaves_no_key_behind(redis_server: RedisServ
         lambda slots: slots.renew([("a", "token")], hold_for=MINUTE),
         lambda slots: slots.release("a", "token"),
         lambda slots: slots.held("a"),
+        lambda slots: slots.holders("a"),
     ],
-    ids=["take", "renew", "release", "held"],
+    ids=["take", "renew", "release", "held", "holders"],
 )
 def test_a_redis_that_is_down_says_so_and_serves_again_when_it_is_back(
     redis_server: RedisServer, use: Callable[[Slots], object]
@@ -159,3 +160,13 @@ def test_a_redis_that_is_down_says_so_and_serves_again_when_it_is_back(
     redis_server.start()
     use(slots)
     slots.close()
+
+
+def test_who_holds_a_slot_can_be_read(slots: Slots) -> None:
+    slots.take("a", limit=3, hold_for=MINUTE, owner="b.home.test:2:x")
+    slots.take("a", limit=3, hold_for=MINUTE, owner="a.home.test:1:x")
+    slots.take("a", limit=3, hold_for=MINUTE)
+    slots.take("other", limit=3, hold_for=MINUTE, owner="c.home.test:3:x")
+    assert ["", "a.home.test:1:x", "b.home.test:2:x"] == [one.owner for one in slots.holders("a")]
+    assert all(timedelta(0) < one.ends_in <= MINUTE for one in slots.holders("a"))
+    assert () == slots.holders("nobody")

@@ -20,10 +20,12 @@ from mailq.errors import (
     SourceAddressError,
     TlsHandshakeError,
 )
+from mailq.security import TlsLevel, TlsPolicy
 from mailq.settings import Settings
 from mailq.smtp.connection import RECEIVE_BYTES, SocketConnection, SocketConnector
 from mailq.status import Endpoint
 
+MAY = TlsPolicy(level=TlsLevel.MAY)
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -247,6 +249,6 @@ def test_a_reset_is_a_lost_connection(pair: tuple[SocketConnection, socket.socke
 def test_a_handshake_with_a_silent_peer_times_out(pair: tuple[SocketConnection, socket.socket]) -> None:
     connection, _silent = pair
     with pytest.raises(TlsHandshakeError):
-        connection.start_tls(server_name="mx.test", timeout_seconds=0.1)
+        connection.start_tls(MAY, host="mx.test", timeout_seconds=0.1)
     with pytest.raises(ConnectionLostError):
         connection.send(b"plain", timeout_seconds=10)

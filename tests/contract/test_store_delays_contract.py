@@ -6,14 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from email import message_from_bytes
 from email.message import Message
+from email.utils import parsedate_to_datetime
 
 import pytest
 
 from mailq.envelope import Notify
 from mailq.errors import AddressSyntaxError
 from mailq.queue.messages import NewRecipient
-from mailq.queue.people import Selector
 from mailq.queue.reports import ReportRules
+from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.queue.views import MessageView
 from mailq.settings import Settings
@@ -88,6 +89,28 @@ def test_the_sender_of_a_late_message_is_told_once_however_often_it_is_deferred(
     assert "text/rfc822-headers" == returned_type(content(store, report))
     defer_all(store)
     assert [] == send(store)
+
+
+def test_a_delay_report_names_the_end_of_the_messages_own_schedule(store: Store) -> None:
+    """Source: smtp-delivery B-22, B-26."""
+    settings = Settings(
+        myhostname=ME,
+        retry_schedules=("urgent=1m 5m expires=2d warn=90m",),
+        retry_schedule_for=("class:password=urgent",),
+    )
+    (plain, _) = store.insert([a_message("a@far.test"), a_message("b@far.test", mail_class="password")])
+    defer_all(store)
+    schedules = ReportRules.of(settings, nexthop_for=lambda address: f"to-{address}")
+    queued = [store.show(one) for one in store.send_reports(schedules, limit=10, wait=HOUR)]
+    ends = {}
+    for view in queued:
+        arrived = store.show(view.notice_of or "").arrived_at
+        (late,) = fields(content(store, view))[1:]
+        ends[view.notice_of == plain] = parsedate_to_datetime(late["Will-Retry-Until"]) - arrived.replace(microsecond=0)
+    assert {True: timedelta(days=5), False: timedelta(days=2)} == ends
+    (urgent,) = [view for view in queued if view.notice_of != plain]
+    text = " ".join(content(store, urgent).get_payload(0).get_payload().split())
+    assert "for 1.5 hours. It is tried for 2 days in all" in text
 
 
 def test_a_deferral_that_is_not_late_yet_tells_nobody(store: Store) -> None:

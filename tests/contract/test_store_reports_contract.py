@@ -13,8 +13,8 @@ import pytest
 from mailq.envelope import Notify, Ret
 from mailq.errors import ConfigError
 from mailq.queue.messages import NewRecipient
-from mailq.queue.people import Selector
 from mailq.queue.reports import ReportRules
+from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.settings import Settings
 from tests.fakes.queue_values import a_message, bounced, deferred, expired, finish, recipients_of, sent, take
@@ -211,3 +211,14 @@ def test_a_report_that_cannot_be_made_keeps_no_other_back_and_is_tried_again(
     assert [bad] == [record.args[0] for record in caplog.records if record.args]
     assert [bad] == store.due_reports(limit=10, wait=HOUR)
     assert 1 == len(send(store))
+
+
+def test_a_report_on_a_message_that_requires_tls_requires_it_and_returns_the_header_alone(store: Store) -> None:
+    """Source: RFC 8689 §5."""
+    store.insert([a_message("a@far.test", require_tls=True, ret=Ret.FULL)])
+    fail_all(store)
+    (report_id,) = send(store)
+    assert store.show(report_id).require_tls
+    parts = content(store, report_id).get_payload()
+    assert isinstance(parts, list)
+    assert "text/rfc822-headers" == parts[2].get_content_type()

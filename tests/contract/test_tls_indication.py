@@ -5,10 +5,13 @@ import ssl
 import threading
 from pathlib import Path
 
+from mailq.security import TlsLevel, TlsPolicy
 from mailq.settings import Settings
 from mailq.smtp.connection import SocketConnector
 from mailq.status import Endpoint
 from tests.fakes.certificate import self_signed
+
+MAY = TlsPolicy(level=TlsLevel.MAY)
 
 
 def test_a_server_is_told_the_name_it_was_looked_up_by(tmp_path: Path):
@@ -29,7 +32,7 @@ def test_a_server_is_told_the_name_it_was_looked_up_by(tmp_path: Path):
         server.start()
         endpoint = Endpoint("mx.test", "127.0.0.1", listener.getsockname()[1])
         connection = SocketConnector(Settings()).connect(endpoint, timeout_seconds=10)
-        connection.start_tls(server_name=endpoint.host, timeout_seconds=10)
+        connection.start_tls(MAY, host=endpoint.host, timeout_seconds=10)
         server.join(10)
         connection.close()
     assert ["mx.test"] == told

@@ -8,8 +8,8 @@ import pytest
 
 from mailq.envelope import DeliveryRequest, Protocol, Recipient
 from mailq.errors import DatabaseUnavailableError
-from mailq.queue.people import Selector
 from mailq.queue.postmaster import Postmaster
+from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.status import Endpoint, RecipientId, Trouble

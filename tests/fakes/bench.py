@@ -5,15 +5,20 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from mailq.delivery.ports import Ports
+from mailq.delivery.ports import Fence, Ports, no_fence
 from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import DeliveryRequest
-from mailq.limits.local import LocalSlots
+from mailq.limits.gates import Gate
+from mailq.limits.keys import nexthop_key
+from mailq.limits.local_limits import LocalLimits
+from mailq.limits.rules import RuleBook
+from mailq.queue.certainty import CertaintyRules
 from mailq.queue.messages import NewMessage, NewRecipient
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.status import Delivered, DeliveryReport, Endpoint, Outcome, RecipientId, Reply, Trouble
+from mailq.worker.desk import Desk
 from mailq.worker.heartbeat import Heartbeat
 from mailq.worker.runtime import Runtime
 from mailq.worker.wiring import SystemClock
@@ -48,8 +53,9 @@ class Bench:
     def __init__(self, store: Store, **settings: Any) -> None:
         self.store = store
         self.bell = Bell()
-        self.slots = LocalSlots()
+        self.limits = LocalLimits()
         self.requests: list[DeliveryRequest] = []
+        self.fence: Fence = no_fence
         self.troubles: tuple[Trouble, ...] = ()
         self.told: list[tuple[str, Sequence[Trouble]]] = []
         self.answer: Callable[[DeliveryRequest, Callable[..., None]], Mapping[RecipientId, Outcome]] = taken_by_all
@@ -57,9 +63,13 @@ class Bench:
         self.settings = Settings(**(defaults | settings))
         clock, nobody = SystemClock(), object()
         world: Any = {"resolver": nobody, "connector": nobody, "bodies": store.bodies}
+        book, sessions = RuleBook(self.settings), SessionCache(clock)
+        self.desk = Desk(
+            self.limits, rules=lambda: book, settings=self.settings, sites=store, sessions=sessions, owner="bench"
+        )
         heartbeat = Heartbeat(
             leases=store,
-            slots=self.slots,
+            tickets=self.desk,
             lease_time=self.settings.lease_time,
             stall_time=self.settings.stall_time,
         )
@@ -68,11 +78,12 @@ class Bench:
             settings=self.settings,
             owner="bench",
             store=store,
-            slots=self.slots,
+            desk=self.desk,
             ports=Ports(clock=clock, rng=Random(1), **world),
-            sessions=SessionCache(clock),
+            sessions=sessions,
             ringer=bell,
             heartbeat=heartbeat,
+            certainty=CertaintyRules.of(self.settings),
             routine=self._routine,
             on_trouble=lambda request, troubles: self.told.append((request.queue_id, troubles)),
         )
@@ -92,6 +103,16 @@ class Bench:
         self.store.due_nexthops(limit=1000, ring_timeout=timedelta(hours=1))
         return ids
 
+    def busy(self, nexthop: str = NEXTHOP) -> int:
+        """How many sessions with a nexthop are counted."""
+        return self.limits.look([Gate(key=nexthop_key(nexthop))])[0].busy
+
+    def occupy(self, count: int, nexthop: str = NEXTHOP) -> None:
+        """Have others hold so many sessions with a nexthop."""
+        for _ in range(count):
+            hold_for = timedelta(minutes=1)
+            self.limits.admit([Gate(key=nexthop_key(nexthop))], owner="elsewhere", hold_for=hold_for)
+
     def counts(self) -> dict[ShownState, int]:
         """How many recipients are in each state that has any."""
         return {state: count for state, count in self.store.counts().items() if count}
@@ -100,8 +121,11 @@ class Bench:
         """Whom a dispatcher would ring now."""
         return self.store.due_nexthops(limit=1000, ring_timeout=timedelta(hours=1))
 
-    def _routine(self, request: DeliveryRequest, *, on_settled: Callable[..., None], **_world: Any) -> DeliveryReport:
+    def _routine(
+        self, request: DeliveryRequest, *, ports: Ports, on_settled: Callable[..., None], **_world: Any
+    ) -> DeliveryReport:
         self.requests.append(request)
+        self.fence = ports.fence
         return DeliveryReport(outcomes=self.answer(request, on_settled), troubles=self.troubles)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import event
 
 from mailq.queue.backoff import Done, GiveUp, RetryAt
+from mailq.queue.certainty import Ruling
 from mailq.queue.messages import Lease, NewMessage, NewRecipient, RecipientResult
 from mailq.queue.store import Store
 from mailq.status import (
@@ -81,6 +82,34 @@ def expired(recipient_id: RecipientId) -> RecipientResult:
     return _result(recipient_id, Deferred(transient()), GiveUp(expired=True))
 
 
+def unanswered() -> Failure:
+    """Return a server that went away after the final dot."""
+    return Failure(
+        status=EnhancedStatus.parse("4.4.2"),
+        reason="lost connection with mx.far.test[127.0.0.9] while sending end of data",
+        stage=Stage.END_OF_DATA,
+        scope=Scope.SERVER,
+        endpoint=SERVER,
+    )
+
+
+def uncertain(recipient_id: RecipientId, ruling: Ruling | None = None) -> RecipientResult:
+    """Return a recipient that may have been sent to; None: it is tried again at once."""
+    return _result(recipient_id, Deferred(unanswered()), RetryAt(FINISHED) if ruling is None else ruling)
+
+
+def stumbled(recipient_id: RecipientId, ruling: Ruling | None = None) -> RecipientResult:
+    """Return a recipient that our own code failed over; None: it is tried again at once."""
+    failure = Failure(
+        status=EnhancedStatus.parse("4.3.0"),
+        reason="mail system internal error",
+        stage=Stage.POLICY,
+        scope=Scope.MESSAGE,
+        fault="ours.py:7 in render\nbuiltins.ValueError: (its words are in the log of the worker)",
+    )
+    return _result(recipient_id, Deferred(failure), RetryAt(FINISHED) if ruling is None else ruling)
+
+
 def unsynced(store: Store) -> Store:
     """Have SQLite not wait for the disk: quicker, and no machine stops during a test."""
     if store.engine.dialect.name == "sqlite":
@@ -111,9 +140,7 @@ def words(store: Store, queue_ids: Sequence[str]) -> list[str]:
     return [one.state.value for queue_id in queue_ids for one in store.show(queue_id).recipients]
 
 
-def _result(
-    recipient_id: RecipientId, outcome: Delivered | Deferred | Bounced, disposition: Done | RetryAt | GiveUp
-) -> RecipientResult:
+def _result(recipient_id: RecipientId, outcome: Delivered | Deferred | Bounced, disposition: Ruling) -> RecipientResult:
     return RecipientResult(
         recipient_id=recipient_id,
         outcome=outcome,

@@ -5,10 +5,11 @@ A reply is text such as ``"450 4.2.1 busy"`` (``\n`` makes it multi-line), or
 Where a list is given, each use takes the next and the last one stays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailq.errors import ConnectFailedError, ConnectionLostError, ConnectionTimeoutError, TlsHandshakeError
+from mailq.security import TlsPolicy, TlsResult
 from mailq.status import Endpoint
 
 Answer = str | list[str]
@@ -31,8 +32,13 @@ class FakeServer:
     dots: Mapping[str, Answer] = field(default_factory=dict)
     rset: Answer = "250 2.0.0 ok"
     starttls: Answer = "220 2.0.0 go ahead"
-    auth: Answer = "535 5.7.8 no"
+    auth: Answer | Callable[[str], str] = "535 5.7.8 no"
     tls_works: bool = True
+    wrapper: bool = False
+    proof: str = ""
+    distrust: str = "self-signed certificate"
+    channel_bindings: Mapping[str, bytes] = field(default_factory=dict)
+    policies: list[TlsPolicy] = field(default_factory=list)
     lmtp: bool = False
     sessions: list[list[str]] = field(default_factory=list)
     accepted: list[tuple[str, bytes]] = field(default_factory=list)
@@ -58,7 +64,8 @@ class FakeConnection:
         self._gone = self._mute = self._authenticating = False
         self.encrypted = False
         self.closed = False
-        self._say(server.greeting)
+        if not server.wrapper:
+            self._say(server.greeting)
 
     def send(self, data: bytes, *, timeout_seconds: float) -> None:
         assert not self.closed
@@ -97,11 +104,30 @@ class FakeConnection:
             raise ConnectionLostError
         raise ConnectionTimeoutError
 
-    def start_tls(self, *, server_name: str, timeout_seconds: float) -> None:
+    def start_tls(self, policy: TlsPolicy, *, host: str, timeout_seconds: float) -> TlsResult:
+        server = self._server
         self._seen.append("TLS")
-        if not self._server.tls_works:
+        server.policies.append(policy)
+        if not server.tls_works or policy.wrapper != server.wrapper:
             raise TlsHandshakeError("garbage")
         self.encrypted = True
+        if server.wrapper:
+            self._say(server.greeting)
+        proof = server.proof if policy.level.authenticated else ""
+        return TlsResult(
+            level=policy.level,
+            source=policy.source,
+            protocol="TLSv1.3",
+            cipher="TLS_AES_256_GCM_SHA384",
+            bits=256,
+            peer_name=server.name,
+            fingerprint="ab" * 32,
+            verified_by=proof,
+            problem=server.distrust if policy.level.authenticated and not proof else "",
+        )
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return self._server.channel_bindings.get(kind) if self.encrypted else None
 
     def close(self) -> None:
         self.closed = True
@@ -128,7 +154,7 @@ class FakeConnection:
         elif word == "RCPT":
             self._rcpt(line[line.index("<") + 1 : line.index(">")])
         elif word == "AUTH" or self._authenticating:
-            reply = server.answer(server.auth)
+            reply = server.auth(line) if callable(server.auth) else server.answer(server.auth)
             self._authenticating = reply.startswith("334")
             self._say(reply)
         elif word == "DATA":

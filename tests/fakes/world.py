@@ -14,6 +14,8 @@ from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import DeliveryRequest, Recipient
 from mailq.settings import Settings
 from mailq.status import Bounced, Deferred, Delivered, Outcome, RecipientId
+from mailq.tls.policies import Policies
+from mailq.tls.sts import StsPolicies
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver
 from tests.fakes.servers import FakeNetwork, FakeServer
@@ -36,7 +38,8 @@ class Bodies:
 class World:
     """``mx1`` to ``mx9`` of dest.test in order of preference, each at 192.0.2.1 to 192.0.2.9.
 
-    A server given as None refuses connections; other names are hosts of their own (``fb.test``).
+    A server given as None refuses connections; other names are hosts of their own (``fb.test``). With ``authentic``
+    DNSSEC vouches for all of the zone.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class World:
         *,
         zone: Mapping[str, Any] | None = None,
         own_addresses: Sequence[str] = (),
+        authentic: bool = False,
+        sts: StsPolicies | None = None,
         **settings: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -65,13 +70,15 @@ class World:
         self.settings = Settings(**(defaults | settings))
         self.cache = SessionCache(self.clock, idle_time=self.settings.connection_cache_time_limit)
         self.bodies = Bodies()
+        resolver = FakeResolver(full_zone | dict(zone or {}), authentic=authentic)
         self.ports = Ports(
             clock=self.clock,
-            resolver=FakeResolver(full_zone | dict(zone or {})),
+            resolver=resolver,
             connector=self.network,
             bodies=self.bodies,
             rng=Random(1),
             own_addresses=frozenset(own_addresses),
+            tls=Policies(self.settings, resolver=resolver, sts=sts),
         )
         self.settled: list[Mapping[RecipientId, Outcome]] = []
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mailq.envelope import Protocol
 from mailq.errors import ConnectionLostError, ConnectionTimeoutError
+from mailq.security import TlsPolicy, TlsResult
 from mailq.status import Deferred, Delivered
 from tests.fakes.clock import FakeClock
 from tests.fakes.servers import FakeConnection, FakeServer
@@ -64,8 +65,11 @@ class Cut:
             raise ConnectionLostError
         return data
 
-    def start_tls(self, *, server_name: str, timeout_seconds: float) -> None:
-        self.inner.start_tls(server_name=server_name, timeout_seconds=timeout_seconds)
+    def start_tls(self, policy: TlsPolicy, *, host: str, timeout_seconds: float) -> TlsResult:
+        return self.inner.start_tls(policy, host=host, timeout_seconds=timeout_seconds)
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return self.inner.channel_binding(kind)
 
     def close(self) -> None:
         self.inner.close()

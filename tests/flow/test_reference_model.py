@@ -24,6 +24,8 @@ from mailq.errors import (
     LookupKind,
     TlsHandshakeError,
 )
+from mailq.routing.answer import Answer
+from mailq.security import TlsPolicy, TlsResult
 from mailq.settings import Settings
 from mailq.status import Bounced, Delivered, Endpoint, Outcome, RecipientId
 from tests.fakes.enumerated_cases import (
@@ -74,8 +76,11 @@ class _Wire:
         data, self._output = self._output, b""
         return data
 
-    def start_tls(self, *, server_name: str, timeout_seconds: float) -> None:
+    def start_tls(self, policy: TlsPolicy, *, host: str, timeout_seconds: float) -> TlsResult:
         raise TlsHandshakeError
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return None
 
     def close(self) -> None:
         self._gone = True
@@ -158,7 +163,7 @@ class _World:
     def monotonic(self) -> float:
         return 0.0
 
-    def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
+    def mail_exchangers(self, domain: str) -> Answer[tuple[int, str]]:
         place = self._places[domain]
         if place.lookup_failure:
             raise LookupFailedError(LOOKUP_KINDS[place.lookup_failure], "no answer")
@@ -167,12 +172,12 @@ class _World:
             answers.append((place.own_preference, "me.test"))
         if place.dead_preference is not None:
             answers.append((place.dead_preference, "dead.test"))
-        return answers
+        return Answer(tuple(answers))
 
-    def addresses(self, host: str) -> list[str]:
+    def addresses(self, host: str) -> Answer[str]:
         if host == "dead.test":
             raise LookupFailedError(LookupKind.NOT_FOUND, "no such host")
-        return [ADDRESSES[host]]
+        return Answer((ADDRESSES[host],))
 
     def connect(self, endpoint: Endpoint, *, timeout_seconds: float) -> _Wire:
         self.calls.append(endpoint.host)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from mailq.envelope import CacheRule, Protocol
+from mailq.security import NO_TLS
 from tests.fakes.servers import FakeServer
 from tests.fakes.world import World, brief
 
@@ -90,7 +91,7 @@ def test_a_kept_session_remembers_what_the_server_offers():
 def test_the_oldest_of_several_sessions_is_taken_and_nobody_else_gets_it():
     """R-17."""
     world = World({"mx1": FakeServer()})
-    key = ("smtp", "192.0.2.1", "25", "none")
+    key = (Protocol.SMTP, "192.0.2.1", 25, NO_TLS)
     send(world)
     first = world.cache.take_by_endpoint(key)
     assert first is not None

@@ -11,19 +11,25 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import mailq
 from mailq import Queue, Settings, Submission
-from mailq.api import default_queue
+from mailq.api import By, Order, default_queue
 from mailq.errors import (
     ContentError,
     DatabaseUnavailableError,
     EnvelopeError,
     IdempotencyConflictError,
+    OrderError,
     RefusedError,
     SchemaError,
     UnknownMessageError,
 )
+from mailq.limits.gates import Gate
+from mailq.limits.redis_limits import RedisLimits
+from mailq.queue.blockers import Blocker
+from mailq.queue.dispatch import DISPATCHER
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.queue.tables import content, message, recipient
+from mailq.testing.redisd import RedisServer
 
 _MAIL: dict[str, Any] = {"sender": "ann@example.org", "to": ["bob@x.org"], "subject": "Hi", "text": "Hello"}
 
@@ -263,16 +269,68 @@ def test_held_mail_can_be_released_tried_again_and_cancelled(queue: Queue) -> No
     queue_id = queue.send(**_MAIL)
     other = queue.send(**{**_MAIL, "to": ["eve@y.org"]})
 
-    assert queue.hold(domain="x.org") == 1
+    assert queue.hold(domain="x.org").touched == 1
     assert queue.status(queue_id) == {"bob@x.org": ShownState.HELD}
-    assert queue.retry(queue_ids=[queue_id]) == 0
-    assert queue.release(recipient="bob@X.org") == 1
-    assert queue.retry(sender="ann@example.org") == 2
-    assert queue.cancel(states=["queued"], nexthop="x.org") == 1
+    assert queue.retry(queue_ids=[queue_id]).touched == 0
+    assert queue.release(recipient="bob@X.org").touched == 1
+    assert queue.retry(sender="ann@example.org").touched == 2
+    assert queue.cancel(states=["queued"], nexthop="x.org").touched == 1
     assert [other] == [found.queue_id for found in queue.find(states=["queued"])]
     assert queue.purge(timedelta(0)) == 1
     with pytest.raises(UnknownMessageError, match=f"no message has the queue id {queue_id}"):
         queue.show(queue_id)
+
+
+def test_an_order_about_everything_says_so(queue: Queue) -> None:
+    """A variable that happens to be None does not cancel all mail."""
+    queue.send(**_MAIL)
+
+    with pytest.raises(OrderError, match="say which recipients to cancel"):
+        queue.cancel(domain=None)
+    with pytest.raises(OrderError, match="an order is one of hold, release"):
+        queue.preview("delete", domain="x.org")
+    preview = queue.preview("cancel")
+    done = queue.cancel(Order(by=By(actor="ann", reason="wrong"), counted=preview.count, everything=True))
+    assert (done.counted, done.touched) == (1, 1)
+    (entry,) = queue.audit()
+    assert ("cancel", "ann", "wrong", {}) == (entry.action, entry.actor, entry.reason, entry.selector)
+
+
+def test_orders_suspensions_and_explanations_are_data(queue: Queue) -> None:
+    queue_id = queue.send(**_MAIL)
+
+    assert queue.suspend("site:*", by=By(actor="ann")).pattern == "site:*"
+    assert ["site:*"] == [one.pattern for one in queue.suspensions()]
+    (before,) = queue.explain(queue_id)
+    assert before.blocker is Blocker.SUSPENDED
+    assert queue.resume("site:*")
+    assert queue.reroute("[relay.org]", queue_ids=[queue_id]).touched == 1
+    (after,) = queue.explain(queue_id)
+    assert ("[relay.org]", Blocker.NO_WORKER) == (after.nexthop, after.blocker)
+    assert queue.bounce(queue_ids=[queue_id]).touched == 1
+    assert queue.expire(queue_ids=[queue_id]).touched == 0
+
+
+@pytest.mark.redis
+def test_sessions_are_counted_by_the_broker_and_unknown_while_it_is_down(
+    sqlite_url: str, redis_server: RedisServer
+) -> None:
+    settings = Settings(broker_url=redis_server.url, destination_concurrency_limit=1)
+    queue = Queue(sqlite_url, settings=settings, ring=lambda _: None)
+    queue_id = queue.send(**_MAIL)
+    queue.store.elect("worker 1", role=DISPATCHER, lease_time=timedelta(minutes=1))
+    limits = RedisLimits.open(redis_server.url, prefix=settings.key_prefix, max_connections=2)
+    limits.admit([Gate(key="nexthop:x.org")], hold_for=timedelta(minutes=1), owner="worker 1")
+
+    (taken,) = queue.explain(queue_id)
+    assert (Blocker.NO_SESSION, ["worker 1"]) == (taken.blocker, taken.numbers["session_owners"])
+    assert "nexthop:x.org" == taken.numbers["tightest_limit"]
+    limits.close()
+    redis_server.stop()
+    (unknown,) = queue.explain(queue_id)
+    assert Blocker.NOT_NOTICED is unknown.blocker
+    assert "sessions_taken" not in unknown.numbers
+    queue.close()
 
 
 def test_a_state_that_does_not_exist_is_refused(queue: Queue) -> None:

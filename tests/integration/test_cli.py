@@ -59,12 +59,14 @@ def test_a_message_from_standard_input_is_queued(run: Run) -> None:
 
 def test_a_message_is_composed_on_the_command_line_with_its_options(run: Run) -> None:
     options = ["--tag", "run=7", "--priority", "1", "--expires", "1d", "--envid", "E", "--key", "k"]
+    options += ["--class", "password", "--tenant", "acme"]
     queue_id = _send(run, "--to", "bob@x.org", *options)
 
     assert queue_id == _send(run, "--to", "bob@x.org", *options)
     (shown,) = _json(run("--json", "show", queue_id))
     assert shown["tags"] == {"run": "7"}
     assert shown["priority"] == 1
+    assert ("password", "acme") == (shown["mail_class"], shown["tenant"])
     assert shown["expires_at"] is not None
 
 
@@ -104,7 +106,7 @@ def test_the_list_shows_state_route_and_next_attempt(run: Run) -> None:
 
 def test_the_list_chooses_by_every_option(run: Run) -> None:
     ids = [_send(run, "--to", f"bob@{domain}") for domain in ("x.org", "y.org", "z.org")]
-    run("hold", ids[2])
+    run("hold", "--yes", ids[2])
 
     def listed(*arguments: str) -> list[str]:
         return [line["queue_id"] for line in _json(run("list", "--json", *arguments))]
@@ -135,29 +137,33 @@ def test_show_tells_people_what_comes_next(run: Run) -> None:
         "bob@x.org: queued\n  by way of x.org, not tried yet\n  next: attempt 1, as soon"
         in run("show", queue_id).stdout
     )
-    run("hold", queue_id)
+    run("hold", "--yes", queue_id)
     assert "next: nothing until somebody releases it: mailq release" in run("show", queue_id).stdout
-    run("cancel", queue_id)
+    run("cancel", "--yes", queue_id)
     assert "next: nothing; it ended" in run("show", queue_id).stdout
 
 
 def test_people_hold_release_retry_cancel_and_purge(run: Run) -> None:
     queue_id = _send(run, "--to", "bob@x.org", "--to", "eve@y.org")
 
-    assert run("hold", queue_id).stdout == "2 recipients held.\n"
-    assert run("release", "--domain", "x.org").stdout == "1 recipient released.\n"
-    assert run("retry", "--all").stdout == "1 recipient due now.\n"
-    assert _json(run("cancel", "--sender", "ann@example.org", "--json")) == [{"recipients": 2}]
+    assert run("hold", "--yes", queue_id).stdout == "2 recipients held.\n"
+    assert run("release", "--yes", "--domain", "x.org").stdout == "1 recipient released.\n"
+    assert run("retry", "--yes", "--all").stdout == "1 recipient due now.\n"
+    (done,) = _json(run("cancel", "--yes", "--sender", "ann@example.org", "--json"))
+    assert (done["verb"], done["counted"], done["touched"]) == ("cancel", 2, 2)
     assert run("purge", "--older-than", "1h").stdout == "0 messages deleted.\n"
     assert run("purge", "--older-than", "0").stdout == "1 message deleted.\n"
 
 
-@pytest.mark.parametrize("verb", ["hold", "release", "retry", "cancel"])
+@pytest.mark.parametrize("verb", ["hold", "release", "retry", "cancel", "bounce", "expire"])
 def test_an_action_wants_to_be_told_on_what(run: Run, verb: str) -> None:
     result = run(verb)
 
     assert result.exit_code == 2
-    assert "say which: queue ids, --sender, --recipient, --domain, --nexthop, or --all" in result.stderr
+    assert (
+        "say which: queue ids, --sender, --recipient, --domain, --nexthop or another choice (see --help), or --all"
+        in result.stderr
+    )
 
 
 def test_a_mistyped_queue_id_is_no_success(run: Run) -> None:
@@ -174,6 +180,27 @@ def test_sendmail_reads_recipients_and_supplies_the_author(run: Run) -> None:
     found = _json(run("list", "--json"))
     assert ["zoe@z.org", "bob@x.org", "eve@y.org"] == [line["address"] for line in found]
     assert {"ann@example.org"} == {line["sender"] for line in found}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "delimiters"),
+    [
+        (["send", "--to", "bob@x.org", "--verp"], "+="),
+        (["send", "--verp-delimiters", "-=", "--to", "bob@x.org"], "-="),
+        (["send", "--to", "bob@x.org"], ""),
+        (["sendmail", "-XV", "bob@x.org"], "+="),
+        (["sendmail", "-XV-=", "bob@x.org"], "-="),
+        (["sendmail", "-X", "traffic.log", "bob@x.org"], ""),
+    ],
+)
+def test_an_envelope_sender_by_recipient_is_asked_for(
+    run: Run, database: str, arguments: list[str], delimiters: str
+) -> None:
+    assert run(*arguments, stdin=_RAW).exit_code == 0
+    (line,) = _json(run("list", "--json"))
+    store = Store.open(database)
+    assert delimiters == store.show(line["queue_id"]).verp
+    store.close()
 
 
 def test_sendmails_message_ends_at_a_dot_unless_told_otherwise(run: Run, database: str) -> None:
@@ -339,13 +366,40 @@ def test_doctor_says_what_is_down_and_what_to_do(run: Run) -> None:
                 MAILQ_NAMESERVERS=dns.nameserver,
                 MAILQ_MYHOSTNAME="localhost",
                 MAILQ_RELAYHOST="[not closed",
+                MAILQ_TLS_POLICY_MAPS="dest.test=encrypt; other.test=bogus",
             )
         )
 
     grades = {check["name"]: check["grade"] for check in found["checks"]}
-    assert grades == {"database": "fail", "broker": "fail", "routes": "fail", "DNS": "fail", "host name": "warn"}
-    assert all(check["advice"] for check in found["checks"])
+    down = {"database": "fail", "broker": "fail", "routes": "fail", "DNS": "fail", "TLS policy": "fail"}
+    assert grades == {**down, "host name": "warn", "TLS authorities": "ok", "reports": "ok", "limits": "ok"}
+    assert all(check["advice"] for check in found["checks"] if check["grade"] != "ok")
     assert "secret" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("level", "authentic", "grade", "words"),
+    [
+        ("enabled", True, "warn", "DANE is off"),
+        ("dnssec", False, "warn", "the name servers do not vouch for example.com"),
+        ("dnssec", True, "ok", "DANE is on"),
+    ],
+)
+def test_doctor_says_whether_dane_has_an_effect(
+    run: Run, level: str, *, authentic: bool, grade: str, words: str
+) -> None:
+    with DnsServer({"example.com": {"A": ["192.0.2.1"], "MX": ["0 ."]}}, authentic=authentic) as dns:
+        result = run(
+            "doctor",
+            "--json",
+            MAILQ_NAMESERVERS=dns.nameserver,
+            MAILQ_INET_PROTOCOLS="ipv4",
+            MAILQ_TLS_POLICY_MAPS="dest.test=dane-only",
+            MAILQ_DNS_SUPPORT_LEVEL=level,
+        )
+    checks = {check["name"]: check for check in json.loads(result.stdout.splitlines()[-1])["checks"]}
+    assert grade == checks["TLS policy"]["grade"]
+    assert words in checks["TLS policy"]["finding"]
 
 
 def _json_of_failure(result: Result) -> list[Any]:
@@ -357,9 +411,12 @@ def test_doctor_shows_every_setting_on_demand(run: Run) -> None:
     with DnsServer({"example.com": {"MX": ["0 ."]}}) as dns:
         found = _json(run("doctor", "--all", "--json", MAILQ_NAMESERVERS=dns.nameserver))[0]
 
-    assert {"name": "soft_bounce", "value": "no", "source": "default", "doc": "Keep mail that would bounce."} in found[
-        "settings"
-    ]
+    assert {
+        "name": "soft_bounce",
+        "value": "no",
+        "source": "default",
+        "doc": "Keep mail that would bounce or expire.",
+    } in found["settings"]
 
 
 def test_help_documents_every_command_and_exit_code(run: Run) -> None:

@@ -111,7 +111,7 @@ def fill(store: Store, revision: str) -> None:
 def row_for(table: Table, revision: str, number: int) -> dict[str, Any]:
     row = {column.name: value_for(column, number) for column in table.columns}
     if table.name == "mailq_recipient":
-        row |= {"state": "queued", "lease_id": None, "notice": ""}
+        row |= {"state": "queued", "lease_id": None, "notice": "", "finished_at": None}
     return row
 
 
@@ -184,3 +184,44 @@ def test_an_unknown_revision_is_refused(empty_store: Store) -> None:
     with pytest.raises(SchemaError, match="cannot migrate to 4711"):
         empty_store.migrate("4711")
     assert empty_store.schema_revision() is None
+
+
+def test_content_of_an_older_release_is_cut_into_parts_and_put_together_again(empty_store: Store) -> None:
+    empty_store.migrate("0005")
+    sizes = [1, 262_144, 262_145, 3 * 262_144, 3 * 262_144 + 1]
+    fill_contents(empty_store, sizes)
+    empty_store.migrate()
+    for number, size in enumerate(sizes):
+        with empty_store.bodies.open(f"message {number}") as stream:
+            assert pattern(size) == stream.read()
+    assert (0 + 0 + 1 + 2 + 3) == counts_of(empty_store)["mailq_content_part"]
+    empty_store.migrate("0005")
+    with empty_store.engine.connect() as connection:
+        rows = connection.execute(text("SELECT data FROM mailq_content ORDER BY message_id")).scalars()
+        assert [pattern(size) for size in sizes] == [bytes(data) for data in rows]
+
+
+def test_what_was_recorded_by_an_older_release_is_found_by_recipient(empty_store: Store) -> None:
+    empty_store.migrate("0005")
+    fill(empty_store, "0005")
+    with empty_store.engine.begin() as connection:
+        connection.execute(text("UPDATE mailq_recipient SET address = 'Bob@Far.test' WHERE id = 1"))
+    empty_store.migrate()
+    with empty_store.engine.connect() as connection:
+        keys = connection.execute(text("SELECT recipient_key FROM mailq_attempt ORDER BY id")).scalars().all()
+    assert "far.test@bob" == keys[0]
+
+
+def pattern(size: int) -> bytes:
+    return b"".join(b"%08d" % number for number in range(size // 8 + 1))[:size]
+
+
+def fill_contents(store: Store, sizes: list[int]) -> None:
+    found = MetaData()
+    with store.engine.begin() as connection:
+        found.reflect(connection, only=["mailq_message", "mailq_content"])
+        message, content = found.tables["mailq_message"], found.tables["mailq_content"]
+        for number, size in enumerate(sizes):
+            row = row_for(message, "0005", number) | {"id": f"message {number}"}
+            connection.execute(insert(message).values(row))
+            connection.execute(insert(content).values(message_id=f"message {number}", data=pattern(size)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailq.queue.people import Selector
+from mailq.queue.selectors import Selector
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 

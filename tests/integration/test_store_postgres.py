@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from mailq.errors import DatabaseUnavailableError, IdempotencyConflictError
-from mailq.queue.people import Selector
+from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.testing.postgres import PostgresServer, StopMode
 from tests.fakes.queue_values import EXPIRED, a_message, deferred, finish, recipients_of, sent, take, words
@@ -179,6 +179,18 @@ def test_no_worker_or_dispatcher_reads_the_backlog(backlog: Store) -> None:
     due = [node["Index Cond"] for node in nodes if node.get("Index Name") == "ix_mailq_recipient_due"]
     assert [] != [condition for condition in due if "due_at <=" in condition]
     assert "ix_mailq_recipient_fresh" in {node.get("Index Name") for node in nodes}
+
+
+def test_tenants_take_turns_without_reading_the_backlog_of_any(backlog: Store) -> None:
+    for tenant, count in (("large", 3000), ("small", 1), ("later", 500)):
+        backlog.insert([a_message(f"r{number}@near.test", tenant=tenant) for number in range(count)])
+    with backlog.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("UPDATE mailq_recipient SET due_at = due_at + interval '1 h' WHERE tenant = 'later'"))
+        connection.execute(text("VACUUM ANALYZE"))
+    nodes = plans(backlog, lambda: take(backlog, "near.test", limit=10))
+    assert [] == [node for node in nodes if node["Node Type"] in {"Seq Scan", "Bitmap Heap Scan"}]
+    turns = [node["Index Cond"] for node in nodes if node.get("Index Name") == "ix_mailq_recipient_tenant"]
+    assert [] != [condition for condition in turns if "tenant = " in condition and "due_at <=" in condition]
 
 
 def test_a_restarted_database_is_used_again_without_an_error(postgres_server: PostgresServer, store: Store) -> None:

@@ -31,9 +31,11 @@ def test_no_worker_or_dispatcher_reads_the_backlog(store: Store) -> None:
             statements.append((statement, parameters[0] if many else parameters))
 
     store.insert([a_message("bob@far.test", "eve@far.test")])
+    store.insert([a_message("ann@near.test", tenant=tenant) for tenant in ("a", "b")])
     event.listen(store.engine, "before_cursor_execute", note)
-    assert 2 == store.notice_new(limit=100)
-    assert ["far.test"] == store.due_nexthops(limit=100, ring_timeout=HOUR)
+    assert 4 == store.notice_new(limit=100)
+    assert ["far.test", "near.test"] == store.due_nexthops(limit=100, ring_timeout=HOUR)
+    assert 2 == len(recipients_of(take(store, "near.test")))
     lease = take(store, lease_time=MINUTE)
     store.renew([lease.id], lease_time=MINUTE)
     first, second = recipients_of(lease)
@@ -50,6 +52,8 @@ def test_no_worker_or_dispatcher_reads_the_backlog(store: Store) -> None:
         ]
     assert [] == [step for step in plans if SCAN.search(step)]
     assert any("ix_mailq_recipient_due (nexthop=? AND priority=? AND due_at<?)" in step for step in plans)
+    assert any("ix_mailq_recipient_tenant (nexthop=? AND priority=? AND tenant=? AND due_at<?)" in s for s in plans)
+    assert any("ix_mailq_recipient_tenant (nexthop=? AND priority=? AND tenant>?)" in step for step in plans)
     assert any("ix_mailq_recipient_fresh" in step for step in plans)
 
 

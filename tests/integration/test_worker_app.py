@@ -12,10 +12,12 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 
 from mailq.broker import DELIVER_TASK, DISPATCH_TASK
 from mailq.errors import SchemaError
-from mailq.limits.local import LocalSlots
-from mailq.limits.redis import RedisSlots
+from mailq.limits.gates import Gate
+from mailq.limits.local_limits import LocalLimits
+from mailq.limits.shelf_limits import ShelfLimits
 from mailq.queue.messages import NewMessage, NewRecipient
 from mailq.queue.states import ShownState
+from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.testing.redisd import RedisServer
 from mailq.testing.workers import environment_of
@@ -23,7 +25,7 @@ from mailq.worker.app import make_app
 from mailq.worker.embedded import embedded
 from mailq.worker.host import HostStep, MailqApp
 from mailq.worker.main import run_worker
-from mailq.worker.wiring import make_slots, new_owner, with_hostname
+from mailq.worker.wiring import make_limits, new_owner, with_hostname
 
 # Settings for loopback alone refuse it before anything leaves the machine.
 NEXTHOP = "[192.0.2.1]"
@@ -167,17 +169,16 @@ def test_a_hostname_is_found_where_none_is_set_and_kept_where_one_is() -> None:
 
 
 @pytest.mark.redis
-def test_redis_counts_sessions_where_it_is_the_broker(redis_server: RedisServer) -> None:
-    slots = make_slots(Settings(broker_url=redis_server.url, key_prefix="ours:"))
-    assert isinstance(slots, RedisSlots)
-    slots.take("a", limit=1, hold_for=timedelta(minutes=1))
+def test_redis_counts_sessions_where_it_is_the_broker(redis_server: RedisServer, store: Store) -> None:
+    limits = make_limits(Settings(broker_url=redis_server.url, key_prefix="ours:"), store)
+    limits.admit([Gate(key="a")], owner="worker", hold_for=timedelta(minutes=1))
     with redis_server.client() as client:
-        assert [b"ours:slots:a"] == client.keys("*")
-    slots.close()
+        names = client.keys("*")
+    assert names
+    assert all(name.startswith(b"ours:") for name in names)
+    limits.close()
 
 
-def test_without_redis_each_process_counts_for_itself(caplog: pytest.LogCaptureFixture) -> None:
-    assert isinstance(make_slots(Settings()), LocalSlots)
-    assert [] == caplog.messages
-    assert isinstance(make_slots(Settings(broker_url="amqp://h//")), LocalSlots)
-    assert 1 == len(caplog.messages)
+def test_without_redis_the_database_counts_sessions_and_with_a_broker_in_memory_the_process(store: Store) -> None:
+    assert isinstance(make_limits(Settings(), store), LocalLimits)
+    assert isinstance(make_limits(Settings(broker_url="amqp://h//"), store), ShelfLimits)

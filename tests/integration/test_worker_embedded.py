@@ -4,7 +4,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
-from mailq.queue.people import Selector
+from mailq.queue.selectors import Selector
 from mailq.testing.smtpd import Script, greylisting, rejecting
 from mailq.worker.embedded import embedded
 from tests.fakes.fleet import fleet

@@ -1,22 +1,25 @@
 """Serving a nexthop: batches, outcomes, and everything that can go wrong between claim and record."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from mailq.envelope import CacheRule, DeliveryRequest
 from mailq.errors import BrokerUnavailableError, DatabaseUnavailableError, DestinationSyntaxError
-from mailq.queue.people import Selector
+from mailq.queue.audit import By
+from mailq.queue.messages import NewMessage, NewRecipient
+from mailq.queue.selectors import Selector
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.status import Bounced, Deferred, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Stage, Trouble
 from mailq.worker import record
 from mailq.worker.serve import serve_nexthop
+from mailq.worker.suspended import Suspended
 from tests.fakes.bench import NEXTHOP, TAKEN, Bench, taken_by_all
-
-MINUTE = timedelta(minutes=1)
 
 
 def failed(status: str) -> Failure:
@@ -56,20 +59,20 @@ def test_the_slot_is_held_while_serving_and_given_back_after(bench: Bench) -> No
     held = []
 
     def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
-        held.append(bench.slots.held(NEXTHOP))
+        held.append(bench.busy())
         return taken_by_all(request, on_settled)
 
     bench.answer = answer
     bench.queue(["a@dest.test"])
     serve(bench)
     assert [1] == held
-    assert 0 == bench.slots.held(NEXTHOP)
+    assert 0 == bench.busy()
 
 
 def test_a_full_destination_is_left_to_those_who_serve_it(opened: Store) -> None:
     bench = Bench(opened, destination_concurrency_limit=1)
     bench.queue(["a@dest.test"])
-    bench.slots.take(NEXTHOP, limit=1, hold_for=MINUTE)
+    bench.occupy(1)
     assert 0 == serve(bench)
     assert {ShownState.QUEUED: 1} == bench.counts()
 
@@ -231,13 +234,32 @@ def test_a_worker_told_to_stop_finishes_its_message_and_hands_the_rest_back(benc
     assert bench.runtime.drain(timeout_seconds=1)
 
 
+def test_a_session_ends_after_its_message_once_its_destination_is_suspended(bench: Bench) -> None:
+    bench.runtime.suspended = Suspended(bench.store, monotonic=itertools.count().__next__)
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        bench.store.suspend("site:*.test", by=By())
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    bench.queue(["a@dest.test"], ["b@dest.test"], ["c@dest.test"])
+    assert 1 == serve(bench)
+    assert {ShownState.SENT: 1, ShownState.QUEUED: 2} == bench.counts()
+    assert [] == bench.due()
+    bench.answer = taken_by_all
+    bench.store.resume("site:*.test", by=By())
+    assert [NEXTHOP] == bench.due()
+    assert 2 == serve(bench)
+    assert {ShownState.SENT: 3} == bench.counts()
+
+
 def test_an_outcome_waits_for_a_database_that_comes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     write, failures = bench.store.record, iter(range(3))
 
-    def flaky(lease_id: int, results: object) -> None:
+    def flaky(lease_id: int, results: object, **more: object) -> None:
         for _ in failures:
             raise DatabaseUnavailableError("down")
-        write(lease_id, results)  # type: ignore[arg-type]  # passed through
+        write(lease_id, results, **more)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(bench.store, "record", flaky)
     bench.queue(["a@dest.test"])
@@ -249,7 +271,7 @@ def test_an_outcome_waits_for_a_database_that_comes_back(bench: Bench, monkeypat
 def test_a_database_that_stays_away_ends_the_task_and_what_was_taken_is_named(
     opened: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def dead(lease_id: int, results: object) -> None:
+    def dead(lease_id: int, results: object, **more: object) -> None:
         raise DatabaseUnavailableError("down")
 
     bench = Bench(opened)
@@ -260,15 +282,15 @@ def test_a_database_that_stays_away_ends_the_task_and_what_was_taken_is_named(
         serve(bench)
     assert 1 == len(bench.requests)
     assert [NEXTHOP not in entry.message or "a@dest.test" in entry.message for entry in caplog.records] == [True]
-    assert {ShownState.QUEUED: 2} == bench.counts()
-    assert 0 == bench.slots.held(NEXTHOP)
+    assert {ShownState.DEFERRED: 1, ShownState.QUEUED: 1} == bench.counts()
+    assert 0 == bench.busy()
 
 
 def test_a_task_is_not_served_while_nobody_counts_sessions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dead(key: str, *, limit: int, hold_for: timedelta) -> str:
+    def dead(gates: object, **_options: object) -> None:
         raise BrokerUnavailableError("down")
 
-    monkeypatch.setattr(bench.slots, "take", dead)
+    monkeypatch.setattr(bench.limits, "admit", dead)
     bench.queue(["a@dest.test"])
     assert 0 == serve(bench)
     assert {ShownState.QUEUED: 1} == bench.counts()
@@ -335,3 +357,128 @@ def test_without_trouble_nobody_is_told(bench: Bench) -> None:
     bench.queue(["a@dest.test"])
     serve(bench)
     assert [] == bench.told
+
+
+# Doubt and poison
+
+UNANSWERED = Failure(status=EnhancedStatus.parse("4.4.2"), reason="lost", stage=Stage.END_OF_DATA, scope=Scope.SERVER)
+
+
+def kept_unanswered(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+    return {one.id: Deferred(UNANSWERED) for one in request.recipients}
+
+
+@pytest.mark.parametrize(
+    ("expected", "policy"),
+    [(ShownState.DEFERRED, "retry"), (ShownState.HELD, "hold"), (ShownState.SENT, "assume-sent")],
+)
+def test_the_policy_decides_about_an_unanswered_dot(opened: Store, expected: ShownState, policy: str) -> None:
+    bench = Bench(opened, uncertain_policy=policy)
+    bench.answer = kept_unanswered
+    (queue_id,) = bench.queue(["a@dest.test"])
+    serve(bench)
+    assert {expected: 1} == bench.counts()
+    (attempt,) = bench.store.show(queue_id).recipients[0].history
+    assert "uncertain" == attempt.outcome
+
+
+def test_only_mail_that_may_be_tried_again_is_offered_to_another_server_in_doubt(opened: Store) -> None:
+    bench = Bench(opened, uncertain_policies=("receipts=hold",))
+    for name in ("receipts", "other"):
+        recipient = NewRecipient(address=f"{name}@dest.test", nexthop=NEXTHOP)
+        bench.store.insert([NewMessage(sender="a@b.test", recipients=(recipient,), content=b"", mail_class=name)])
+    serve(bench)
+    assert [True, False] == [request.doubt_settles for request in bench.requests]
+
+
+def test_the_lease_names_what_is_being_sent(opened: Store) -> None:
+    """Source: smtp-delivery Q-45."""
+    bench = Bench(opened, destination_recipient_limit=2)
+    seen: list[tuple[str, int | None]] = []
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        with opened.engine.connect() as connection:
+            row = connection.execute(text("SELECT message_id, last_recipient_id FROM mailq_lease")).one()
+        ids = [one.id for one in request.recipients]
+        seen.append((row.message_id, None if row.last_recipient_id is None else ids.index(row.last_recipient_id)))
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    first, second, third = bench.queue(["a@dest.test"], [f"r{i}@dest.test" for i in range(5)], ["b@dest.test"])
+    serve(bench)
+    assert [(first, None), (second, 1), (second, 1), (second, None), (third, None)] == seen
+
+
+def test_naming_what_comes_next_takes_no_transaction_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(bench.store, "begin", lambda *given: begun.append(given))
+    bench.queue(["a@dest.test"], ["b@dest.test", "c@dest.test"], ["d@dest.test"])
+    serve(bench)
+    assert ([], {ShownState.SENT: 4}) == (begun, bench.counts())
+
+
+def test_the_routine_is_fenced_by_the_lease(bench: Bench) -> None:
+    seen = []
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        bench.fence()
+        bench.store.release(1)
+        bench.runtime.heartbeat.beat()
+        seen.append(request.queue_id)
+        bench.fence()
+        raise AssertionError("the fence stood open")
+
+    bench.answer = answer
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    serve(bench)
+    assert (1, {ShownState.QUEUED: 2}) == (len(seen), bench.counts())
+
+
+def test_an_accepted_message_that_cannot_be_recorded_is_in_doubt_and_the_rest_is_not(
+    opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(lease_id: int, results: object, **more: object) -> None:
+        raise DatabaseUnavailableError("down")
+
+    bench = Bench(opened)
+    monkeypatch.setattr(record, "PATIENCE_LEASE_TIMES", 0)
+    monkeypatch.setattr(bench.store, "record", dead)
+    first, _ = bench.queue(["a@dest.test"], ["b@dest.test"])
+    serve(bench)
+    (doubted,) = bench.store.list_recipients(Selector(uncertain=True), limit=10)
+    assert (first, {ShownState.DEFERRED: 1, ShownState.QUEUED: 1}) == (doubted.queue_id, bench.counts())
+
+
+def test_a_message_that_stumbles_again_and_again_is_quarantined_with_the_place(opened: Store) -> None:
+    """Source: smtp-delivery Q-04."""
+    bench = Bench(opened, quarantine_after=2)
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        raise ZeroDivisionError("of the content")
+
+    def later(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        return {request.recipients[0].id: Deferred(failed("4.2.2"))}
+
+    (queue_id,) = bench.queue(["a@dest.test"])
+    for story in (answer, later, answer, answer):
+        bench.answer = story
+        serve(bench)
+        with opened.engine.begin() as connection:
+            connection.execute(text("UPDATE mailq_recipient SET due_at = '2026-01-01 00:00:00.000000'"))
+    (recipient,) = bench.store.show(queue_id).recipients
+    assert (ShownState.QUARANTINED, 2) == (recipient.state, recipient.stumbles)
+    assert "ZeroDivisionError" in recipient.fault
+    assert "of the content" not in recipient.fault
+    assert ["deferred", "deferred", "deferred", "quarantined"] == [one.outcome for one in recipient.history]
+
+
+def test_a_destination_that_does_not_parse_is_nobodys_stumble(bench: Bench) -> None:
+    """A mistake in the configuration concerns all mail; none of it is to blame."""
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        raise DestinationSyntaxError("bad destination")
+
+    bench.answer = answer
+    (queue_id,) = bench.queue(["a@dest.test"])
+    serve(bench)
+    assert 0 == bench.store.show(queue_id).recipients[0].stumbles

@@ -55,6 +55,7 @@ RECORDED_DEFAULTS = {
     "inet_interfaces": "127.0.0.1",
     "tls_security_level": "none",
     "tls_connection_reuse": "no",
+    "tls_wrappermode": "no",
     "backoff_jitter": "0",
     "database_url": "sqlite://",
 }
@@ -83,13 +84,15 @@ def settings_for(job: Mapping[str, Any]) -> Settings:
     for given_name, value in job["config"].items():
         name = RENAMED.get(given_name, given_name)
         bare = name.removeprefix("smtp_").removeprefix("lmtp_")
-        known = next((n for n in (name, bare, f"{name}_bytes", f"{bare}_bytes") if n in FIELDS), None)
+        names = (name, bare, bare.lower(), f"{name}_bytes", f"{bare}_bytes")
+        known = next((n for n in names if n in FIELDS), None)
         if known is None:
             print(f"no setting for {name}", file=sys.stderr)
         else:
             given[known] = value
     dns = f"{job['dns']['addr']}:{job['dns']['port']}"
     host = {"myhostname": job["hostname"], "nameservers": dns, "proxy_interfaces": ",".join(job["own_addresses"])}
+    host["tls_policy_maps"] = tuple(f"{destination}={policy}" for destination, policy in job["tls_policy"].items())
     logins = tuple(f"{destination}={login}" for destination, login in job["sasl_passwords"].items())
     settings = load(environ={}, mapping=RECORDED_DEFAULTS | host | given)
     return replace(settings, sasl_password_maps=logins)

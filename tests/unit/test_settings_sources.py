@@ -249,8 +249,36 @@ def test_a_log_ins_password_is_shown_nowhere() -> None:
     assert "pw" not in repr(settings)
 
 
-@pytest.mark.parametrize("entry", ["nonsense", "rh.test=bob", "=bob:pw", "rh.test=:s3cret"])
+def test_the_path_of_a_file_of_log_ins_is_shown() -> None:
+    settings = load(environ={}, mapping={"sasl_password_maps": "file:/etc/mailq/logins, x.test=eve:"})
+    shown = {one.name: one.value for one in describe(settings)}
+    assert "file:/etc/mailq/logins, x.test=eve:***" == shown["sasl_password_maps"]
+
+
+@pytest.mark.parametrize("entry", ["nonsense", "rh.test=bob", "=bob:pw", "rh.test=:s3cret", "file:logins"])
 def test_a_log_in_that_does_not_parse_is_refused_without_showing_it(entry: str) -> None:
     with pytest.raises(SettingError, match="destination=user:password") as error:
         load(environ={}, mapping={"sasl_password_maps": (entry,)})
     assert entry not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        'tls_policy_maps = ["dest.test=secure match=a:b", ".test=may"]',
+        'tls_policy_maps = "dest.test=secure match=a:b; .test=may"',
+        '[tls_policy_maps]\n"dest.test" = "secure match=a:b"\n".test" = "may"',
+    ],
+)
+def test_a_table_may_be_written_as_one_as_a_list_or_as_text(tmp_path: Path, toml: str) -> None:
+    settings = _load(tmp_path, toml)
+
+    assert settings.tls_policy_maps == ("dest.test=secure match=a:b", ".test=may")
+    shown = {one.name: one.value for one in describe(settings)}["tls_policy_maps"]
+    assert _load(tmp_path, f'tls_policy_maps = "{shown}"').tls_policy_maps == settings.tls_policy_maps
+
+
+@pytest.mark.parametrize("toml", ["tls_policy_maps = 5", 'tls_policy_maps = ["a=b", 5]', "[tls_policy_maps]\na = 5"])
+def test_a_table_of_anything_but_text_is_refused(tmp_path: Path, toml: str) -> None:
+    with pytest.raises(SettingError, match="tls_policy_maps"):
+        _load(tmp_path, toml)

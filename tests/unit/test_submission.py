@@ -157,6 +157,12 @@ def test_a_key_ignores_what_is_made_anew_each_time() -> None:
         (EnvelopeError, "orcpt names 'c@x.org', which is no recipient", {"orcpt": {"c@x.org": "d@x.org"}}),
         (EnvelopeError, "orcpt of 'bob@example.org' must be printable", {"orcpt": {"bob@example.org": "a\nb"}}),
         (EnvelopeError, "priority is a number from 0 (first) to 9 (last), not 10", {"priority": 10}),
+        (EnvelopeError, "mail_class has 1 to 63 of a-z, 0-9, '.', '_' and '-'", {"mail_class": "News letter"}),
+        (EnvelopeError, "'Acme' does not", {"tenant": "Acme"}),
+        (EnvelopeError, "begins with a letter or digit", {"tenant": "-acme"}),
+        (EnvelopeError, "tenant has 1 to 63", {"tenant": "a" * 64}),
+        (EnvelopeError, "tenant has 1 to 63", {"tenant": "acme\n"}),
+        (EnvelopeError, "mail_class has 1 to 63", {"mail_class": 7}),
         (EnvelopeError, "tags are text by text", {"tags": {"campaign": 7}}),
         (EnvelopeError, "an idempotency key has 1 to 255 printable characters", {"idempotency_key": ""}),
     ],
@@ -168,9 +174,36 @@ def test_what_cannot_be_sent_says_why(kind: type[RefusedError], said: str, optio
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a", "0", "news.letter_2-x", "a" * 63])
+def test_a_message_says_its_class_and_tenant(name: str) -> None:
+    message = _submit(mail_class=name, tenant=name)
+    assert (name, name) == (message.mail_class, message.tenant)
+
+
 def test_a_message_of_pythons_email_package_is_taken() -> None:
     message = EmailMessage()
     message["From"] = "ann@example.org"
     message.set_content("Hello\n")
 
     assert b"\r\n\r\nHello\r\n" in _submit(message=message).content
+
+
+@pytest.mark.parametrize(
+    ("header", "require", "expected"),
+    [
+        (b"", False, (False, False)),
+        (b"", True, (True, False)),
+        (b"TLS-Required: No\n", False, (False, True)),
+        (b"tls-required:\n no \n", False, (False, True)),
+        (b"TLS-Required: No\n", True, (True, False)),
+        (b"TLS-Required: Yes\n", False, (False, False)),
+        (b"TLS-Required: No\nTLS-Required: No\n", False, (False, False)),
+        (b"X-TLS-Required: No\n", False, (False, False)),
+    ],
+)
+def test_a_message_asks_for_tls_by_option_and_against_it_by_header(
+    header: bytes, expected: tuple[bool, bool], *, require: bool
+) -> None:
+    """Source: RFC 8689 §2, §3, smtp-delivery P-16."""
+    message = _submit(message=header + _RAW, require_tls=require)
+    assert expected == (message.require_tls, message.tls_optional)

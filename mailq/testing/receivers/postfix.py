@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mailq.testing.receivers.daemon import Daemon, find_program, free_port
 
@@ -59,6 +60,7 @@ class PostfixServer(Daemon):
         busy: Recipients it answers with 450 4.2.1; everybody else is answered with 550 5.1.1.
         address: Loopback address to listen at.
         port: 0 takes a free one.
+        parameters: Of main.cf, instead of or beside those set here.
 
     Raises:
         ReceiverMissingError: No Postfix here.
@@ -67,11 +69,18 @@ class PostfixServer(Daemon):
     package = "postfix"
 
     def __init__(
-        self, *, accepts: Collection[str], busy: Collection[str] = (), address: str = "127.0.0.1", port: int = 0
+        self,
+        *,
+        accepts: Collection[str],
+        busy: Collection[str] = (),
+        address: str = "127.0.0.1",
+        port: int = 0,
+        parameters: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._master = find_program("usr/lib/postfix/sbin/master", package=self.package)
         self._postcat = find_program("usr/sbin/postcat", package=self.package)
         self._accepts, self._busy = tuple(accepts), tuple(busy)
+        self._parameters = parameters
         self.address, self.port = address, port or free_port(address)
         super().__init__()
 
@@ -108,7 +117,9 @@ class PostfixServer(Daemon):
             known=_inline(known),
             busy=_inline(dict.fromkeys(self._busy, "450 4.2.1 Mailbox busy") or {"nobody@": "DUNNO"}),
         )
-        (self.home / "etc" / "main.cf").write_text(main)
+        # Of two lines about one parameter, the later holds.
+        more = "".join(f"{name} = {value}\n" for name, value in self._parameters.items())
+        (self.home / "etc" / "main.cf").write_text(main + more)
         (self.home / "etc" / "master.cf").write_text(_MASTER.format(address=self.address, port=self.port))
         return [str(self._master), "-c", str(self.home / "etc"), "-d"]
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mailq.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
-from mailq.cli.text import cut, printable, relative, span, table
+from mailq.cli.text import cut, printable, relative, span, table, tls_line
 from mailq.errors import BrokerUnavailableError, ContentError, SchemaError
 
 _NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -73,3 +73,26 @@ def test_an_exit_code_tells_the_kind_of_error(expected: int, error: Exception) -
 
 def test_every_exit_code_has_its_meaning() -> None:
     assert set(ExitCode) == set(MEANINGS)
+
+
+_TLS = {"protocol": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "peer_name": "", "verified_by": "", "problem": ""}
+
+
+@pytest.mark.parametrize(
+    ("expected", "fields"),
+    [
+        (
+            "TLSv1.3 TLS_AES_256_GCM_SHA384 mx.far.test, verified by TLSA 3 1 1",
+            {"peer_name": "mx.far.test", "verified_by": "TLSA 3 1 1"},
+        ),
+        (
+            "TLSv1.3 TLS_AES_256_GCM_SHA384 mx.far.test, certificate has expired",
+            {"peer_name": "mx.far.test", "problem": "certificate has expired"},
+        ),
+        ("TLSv1.3 TLS_AES_256_GCM_SHA384, not verified", {}),
+        ("plaintext: STARTTLS not offered", {"protocol": "", "problem": "STARTTLS not offered"}),
+        ("plaintext", {"protocol": ""}),
+    ],
+)
+def test_a_session_s_encryption_is_told_in_a_line(expected: str, fields: dict[str, str]) -> None:
+    assert expected == tls_line({**_TLS, **fields})

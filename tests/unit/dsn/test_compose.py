@@ -1,5 +1,6 @@
 """Failure and delay reports, read back by Python's own parser."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -7,7 +8,7 @@ from email.message import EmailMessage
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailq.dsn.compose import (
@@ -15,7 +16,10 @@ from mailq.dsn.compose import (
     compose_delay_report,
     compose_failure_copy,
     compose_failure_report,
+    compose_success_report,
 )
+from mailq.dsn.returned import HEADER_LIMIT_BYTES
+from mailq.dsn.template import Template, Templates
 from mailq.dsn.values import Letterhead, Original, Report, ReportedRecipient
 from mailq.envelope import Ret
 
@@ -76,7 +80,7 @@ def test_a_report_is_addressed_to_the_sender_and_answers_no_machine() -> None:
     assert "auto-replied" == message["Auto-Submitted"]
     assert "<QUEUEID.1@mail.home.test>" == message["Message-ID"]
     assert "Mon, 02 Mar 2026 12:00:00 +0000" == message["Date"]
-    assert "<m1@home.test>" == message["References"]
+    assert ("<m1@home.test>", "<m1@home.test>") == (message["References"], message["In-Reply-To"])
     assert ("multipart/report", "delivery-status") == (
         message.get_content_type(),
         message.get_param("report-type"),
@@ -206,7 +210,7 @@ def test_a_report_about_an_smtputf8_message_uses_the_global_types() -> None:
 def test_a_delay_report_promises_to_go_on() -> None:
     """Source: smtp-delivery B-02, B-21, B-26."""
     until = ORIGINAL.arrived_at + timedelta(days=5)
-    report = compose_delay_report(ORIGINAL, [SILENT], LETTERHEAD, retry_until=until)
+    report = compose_delay_report(ORIGINAL, [replace(SILENT, retry_until=until)], LETTERHEAD)
     assert "Delayed Mail (still being retried)" == parsed(report)["Subject"]
     _, silent = groups(report)
     assert ("delayed", "4.4.1") == (silent["Action"], silent["Status"])
@@ -242,6 +246,7 @@ def test_a_report_about_a_report_of_ours_has_another_boundary() -> None:
     assert inner.content.rstrip() in outer[2].as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=300), headers_only=st.booleans())
 def test_no_original_can_break_a_report(content: bytes, headers_only: bool) -> None:  # noqa: FBT001 - given by keyword
     original = replace(ORIGINAL, content=content, ret=Ret.HDRS if headers_only else Ret.FULL)
@@ -249,11 +254,12 @@ def test_no_original_can_break_a_report(content: bytes, headers_only: bool) -> N
     boundary = message_from_bytes(report.content).get_boundary()
     assert boundary is not None
     assert 4 == report.content.count(f"--{boundary}".encode())
-    header_end = content.find(b"\r\n\r\n")
-    returned = content[:header_end] if headers_only and header_end >= 0 else content
+    header_end = (b"\r\n" + content).find(b"\r\n\r\n")
+    returned = content[: max(0, header_end - 2)] if headers_only and header_end >= 0 else content
     assert b"Return-Path: <ann@home.test>\r\n" + returned in report.content
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=2000))
 def test_no_words_of_a_server_can_break_a_report(text: str) -> None:
     report = failure(ORIGINAL, replace(REFUSED, remote_reply=f"550 {text}", reason=text))
@@ -273,7 +279,7 @@ COPIES = {
         original, [REFUSED], LETTERHEAD, to="postmaster@home.test", headers_only=False
     ),
     "delay": lambda original: compose_delay_copy(
-        original, [SILENT], LETTERHEAD, to="postmaster@home.test", retry_until=UNTIL
+        original, [replace(SILENT, retry_until=UNTIL)], LETTERHEAD, to="postmaster@home.test"
     ),
 }
 
@@ -314,3 +320,145 @@ def test_a_large_double_bounce_is_returned_as_its_header() -> None:
     """Source: smtp-delivery B-16."""
     copy = COPIES["double bounce"](replace(ORIGINAL, content=CONTENT + b"x" * 50_000))
     assert "text/rfc822-headers" == parts(copy)[2].get_content_type()
+
+
+TAKEN = ReportedRecipient(
+    address="bob@far.test",
+    orcpt="",
+    status="2.0.0",
+    reason="delivery via mx.far.test[192.0.2.1]:25: 250 2.0.0 queued as 42",
+    remote_host="mx.far.test",
+    remote_reply="250 2.0.0 queued as 42",
+    action="relayed",
+    last_attempt_at=datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC),
+)
+
+
+def test_a_success_report_says_for_each_recipient_how_far_the_message_came() -> None:
+    """Source: smtp-delivery B-03, B-20, B-21, B-24, B-27, scenario 10.10."""
+    in_mailbox = replace(TAKEN, address="eve@near.test", action="delivered")
+    report = compose_success_report(ORIGINAL, [TAKEN, in_mailbox], LETTERHEAD)
+    message = parsed(report)
+    assert ("Successful Mail Delivery Report", "ann@home.test", "auto-replied") == (
+        message["Subject"],
+        message["To"],
+        message["Auto-Submitted"],
+    )
+    text, _, returned = parts(report)
+    assert f"<bob@far.test>: {TAKEN.reason}" in " ".join(text.get_content().split())
+    _, relayed, delivered = groups(report)
+    assert [
+        ("Final-Recipient", "rfc822; bob@far.test"),
+        ("Original-Recipient", "rfc822; bob@far.test"),
+        ("Action", "relayed"),
+        ("Status", "2.0.0"),
+        ("Remote-MTA", "dns; mx.far.test"),
+        ("Diagnostic-Code", "smtp; 250 2.0.0 queued as 42"),
+        ("Last-Attempt-Date", "Sun, 01 Mar 2026 12:00:05 +0000"),
+    ] == list(relayed.items())
+    assert "delivered" == delivered["Action"]
+    assert ("Message Headers", "text/rfc822-headers") == (
+        returned["Content-Description"],
+        returned.get_content_type(),
+    )
+
+
+def test_a_success_of_the_null_senders_mail_is_told_the_postmaster() -> None:
+    """Source: smtp-delivery B-18."""
+    message = parsed(compose_success_report(replace(ORIGINAL, sender=""), [TAKEN], LETTERHEAD, to="pm@home.test"))
+    assert ("pm@home.test", "auto-generated") == (message["To"], message["Auto-Submitted"])
+
+
+def test_a_failure_report_may_go_to_the_sender_by_another_name() -> None:
+    """Source: smtp-delivery B-42."""
+    report = compose_failure_report(ORIGINAL, [REFUSED], LETTERHEAD, to="ann+bob=far.test@home.test")
+    assert "ann+bob=far.test@home.test" == parsed(report)["To"]
+
+
+def test_who_needs_no_tls_gets_a_report_without_it() -> None:
+    """Source: smtp-delivery B-20; RFC 8689 §3."""
+    assert "No" == parsed(failure(replace(ORIGINAL, tls_optional=True)))["TLS-Required"]
+    assert "TLS-Required" not in parsed(failure())
+
+
+UTF8 = replace(
+    ORIGINAL,
+    smtputf8=True,
+    content="From: Änn <ann@home.test>\r\nSubject: grüezi\r\n\r\nText\r\n".encode(),
+)
+BOB = replace(REFUSED, address="bøb+x@far.test", orcpt="utf-8;bøb=1@old.test")
+
+
+def test_a_sender_with_an_ascii_address_needs_no_smtputf8_to_get_a_report() -> None:
+    """Source: smtp-delivery B-23, B-24; RFC 6533 §3, RFC 6532 §3.7."""
+    report = compose_failure_report(UTF8, [BOB], LETTERHEAD)
+    assert (False, False, True) == (report.smtputf8, report.utf8_header, report.eight_bit)
+    _, status, returned = parts(report)
+    assert ("message/delivery-status", "message/global") == (status.get_content_type(), returned.get_content_type())
+    _, bob = groups(report)
+    assert (r"utf-8; b\x{F8}b\x{2B}x@far.test", r"utf-8; b\x{F8}b\x{3D}1@old.test") == (
+        bob["Final-Recipient"],
+        bob["Original-Recipient"],
+    )
+
+
+def test_what_is_ascii_of_smtputf8_mail_is_returned_in_the_plain_form() -> None:
+    """Source: RFC 6533 §4."""
+    ascii_content = replace(UTF8, content=CONTENT)
+    assert "message/rfc822" == parts(failure(ascii_content, BOB))[2].get_content_type()
+    assert "text/rfc822-headers" == parts(failure(replace(ascii_content, ret=Ret.HDRS)))[2].get_content_type()
+    assert "message/global-headers" == parts(failure(replace(UTF8, ret=Ret.HDRS)))[2].get_content_type()
+
+
+def test_a_long_address_is_cut_between_its_escapes() -> None:
+    long = replace(BOB, orcpt="utf-8;" + "ø" * 490)
+    _, only = groups(compose_failure_report(UTF8, [long], LETTERHEAD))
+    assert "utf-8; " + r"\x{F8}" * 150 == only["Original-Recipient"]
+
+
+def test_a_message_that_is_gone_is_reported_on_all_the_same() -> None:
+    """Source: smtp-delivery B-24."""
+    returned = parts(failure(replace(ORIGINAL, content=None, size_bytes=70)))[2]
+    assert "Undelivered Message Headers" == returned["Content-Description"]
+    assert "X-Mailq-Notice: the message itself cannot be read any more" in returned.get_content()
+
+
+def test_a_huge_header_is_returned_in_whole_lines_up_to_a_limit() -> None:
+    lines = b"".join(b"X-%05d: %s\r\n" % (number, b"x" * 90) for number in range(2000))
+    returned = parts(failure(replace(ORIGINAL, ret=Ret.HDRS, content=lines + b"\r\nbody")))[2]
+    text = returned.get_content().replace("\r\n", "\n").rstrip("\n") + "\n"
+    kept = text.replace("\n", "\r\n").encode().removeprefix(b"Return-Path: <ann@home.test>\r\n")
+    assert HEADER_LIMIT_BYTES - 102 < len(kept) <= HEADER_LIMIT_BYTES
+    assert lines.startswith(kept)
+
+
+def test_of_many_recipients_the_text_names_some_and_the_status_all() -> None:
+    many = [replace(REFUSED, address=f"r{number}@far.test", orcpt="") for number in range(10_000)]
+    report = compose_failure_report(ORIGINAL, many, LETTERHEAD)
+    text, _, status = report.content.partition(b"Content-Type: message/delivery-status")
+    assert len(text) < 20_000
+    assert b"and 9900 more, 10000 in all" in text
+    assert [b"r%d@far.test" % number for number in range(10_000)] == re.findall(
+        rb"^Final-Recipient: rfc822; (\S+)", status, re.MULTILINE
+    )
+
+
+def test_ones_own_words_are_those_of_the_report() -> None:
+    """Source: smtp-delivery B-20, B-21."""
+    words = Template(from_name="Die Post", from_address="post", subject="Ärger", text="Hier ist $myhostname.")
+    letterhead = replace(LETTERHEAD, templates=Templates(failure=words))
+    report = compose_failure_report(ORIGINAL, [REFUSED], letterhead)
+    message = parsed(report)
+    assert ("Die Post <post@mail.home.test>", "Ärger") == (message["From"], message["Subject"])
+    assert parts(report)[0].get_content().startswith("Hier ist mail.home.test.")
+    assert report.content.isascii()
+
+
+def test_a_delay_report_tells_how_long_it_is_tried() -> None:
+    """Source: smtp-delivery B-22, B-26."""
+    until = ORIGINAL.arrived_at + timedelta(days=2)
+    original = replace(ORIGINAL, lifetime=timedelta(days=2), warned_after=timedelta(minutes=90))
+    report = compose_delay_report(original, [replace(SILENT, retry_until=until)], LETTERHEAD)
+    text = " ".join(parts(report)[0].get_content().split())
+    assert "for 1.5 hours." in text
+    assert "for 2 days in all, until Tue, 03 Mar 2026 12:00:00 +0000." in text

@@ -88,8 +88,7 @@ def test_a_final_outcome_is_final_at_any_age(age: timedelta) -> None:
 def test_reports_live_for_the_shorter_of_two_lifetimes(sender: str, bounce_days: int, lifetime_days: int) -> None:
     """Source: smtp-delivery Q-53."""
     settings = Settings(bounce_queue_lifetime=bounce_days * DAY, maximal_queue_lifetime=5 * DAY)
-    schedule = RetrySchedule.of(settings, sender=sender)
-    assert RetrySchedule(settings.minimal_backoff_time, settings.maximal_backoff_time, lifetime_days * DAY) == schedule
+    assert lifetime_days * DAY == RetrySchedule.of(settings, sender=sender).lifetime
 
 
 WARNING = timedelta(hours=4)
@@ -126,3 +125,57 @@ def test_nobody_is_told_that_a_report_is_late(sender: str, warned: bool) -> None
     """Source: smtp-delivery Q-54, B-11."""
     settings = Settings(myhostname="me.test", delay_warning_time=WARNING)
     assert warned == bool(RetrySchedule.of(settings, sender=sender).warning)
+
+
+STEPS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(hours=1))
+
+
+def after_step(attempts: int, *, repeat_last: bool = True) -> Disposition:
+    schedule = RetrySchedule(
+        SCHEDULE.minimal, SCHEDULE.maximal, SCHEDULE.lifetime, steps=STEPS, repeat_last=repeat_last
+    )
+    return dispose(
+        DEFERRED, schedule, arrived_at=ARRIVED, expires_at=None, now=ARRIVED + DAY, jitter=0.0, attempts=attempts
+    )
+
+
+@pytest.mark.parametrize(("attempts", "step"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (99, 2)])
+def test_the_wait_is_the_step_of_the_attempt_and_the_last_one_repeats(attempts: int, step: int) -> None:
+    assert RetryAt(ARRIVED + DAY + STEPS[step]) == after_step(attempts)
+
+
+@pytest.mark.parametrize(("attempts", "given_up"), [(1, False), (3, False), (4, True), (9, True)])
+def test_without_repetition_the_message_is_given_up_after_the_last_step(
+    attempts: int,
+    given_up: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    assert given_up == isinstance(after_step(attempts, repeat_last=False), GiveUp)
+
+
+def after_reply(text: str, *, age: timedelta = timedelta(0), jitter: float = 0.0) -> Disposition:
+    outcome = Deferred(transient(Reply(451, (f"451 4.7.1 {text}",))))
+    return dispose(outcome, SCHEDULE, arrived_at=ARRIVED, expires_at=None, now=ARRIVED + age, jitter=jitter)
+
+
+@pytest.mark.parametrize(
+    ("text", "wait_seconds"),
+    [
+        ("Greylisted, try again in 600 seconds", 600),
+        ("Greylisted, try again in 60 seconds", 60),
+        ("Greylisted, try again in 2 seconds", 30),
+        ("Greylisted, try again in 10 hours", 4000),
+        ("Greylisted, please try again later", 300),
+    ],
+)
+def test_the_wait_that_a_server_names_replaces_that_of_the_schedule_within_bounds(text: str, wait_seconds: int) -> None:
+    assert RetryAt(ARRIVED + timedelta(seconds=wait_seconds)) == after_reply(text)
+
+
+def test_a_named_wait_is_kept_by_old_messages_too_and_gets_its_jitter() -> None:
+    expected = RetryAt(ARRIVED + DAY + timedelta(seconds=450))
+    assert expected == after_reply("try again in 300 seconds", age=DAY, jitter=0.5)
+
+
+def test_a_named_wait_does_not_reach_beyond_the_end_of_the_message() -> None:
+    end = ARRIVED + SCHEDULE.lifetime
+    assert RetryAt(end) == after_reply("try again in 10 minutes", age=SCHEDULE.lifetime - timedelta(seconds=90))

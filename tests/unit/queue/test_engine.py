@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from mailq.errors import ConfigError, DatabaseUnavailableError, SchemaError
-from mailq.queue.engine import Database, build_engine
+from mailq.queue.engine import Database, _postgresql_arguments, build_engine
 from mailq.queue.store import Store
 from tests.fakes.queue_values import a_message
 
@@ -89,3 +90,13 @@ def test_a_failed_transaction_leaves_the_next_one_its_turn(sqlite_url: str) -> N
     with database.write() as connection:
         assert 1 == connection.execute(text("SELECT 1")).scalar()
     database.close()
+
+
+def test_postgresql_is_told_to_end_transactions_in_which_nothing_happens() -> None:
+    """A frozen worker would keep its locks, and its mail, for as long as it is frozen."""
+    assert "idle_in_transaction_session_timeout" in _postgresql_arguments(make_url("postgresql://h/db"))["options"]
+
+
+def test_options_in_the_url_of_postgresql_are_left_as_they_are() -> None:
+    url = make_url("postgresql://h/db?options=-c%20statement_timeout%3D5s")
+    assert "options" not in _postgresql_arguments(url)

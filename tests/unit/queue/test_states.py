@@ -1,5 +1,7 @@
 """The states of a recipient and their words."""
 
+from pathlib import Path
+
 import pytest
 
 from mailq.queue.states import FINAL, TRANSITIONS, Event, ShownState, State, shown, sources, target
@@ -19,9 +21,15 @@ def test_every_event_has_a_place_in_the_table_and_one_target() -> None:
 
 
 def test_only_a_worker_touches_a_leased_recipient() -> None:
-    assert {Event.DELIVER, Event.DEFER, Event.BOUNCE, Event.EXPIRE, Event.HAND_BACK} == {
-        event for event in Event if State.LEASED in sources(event)
-    }
+    assert {
+        Event.DELIVER,
+        Event.DEFER,
+        Event.BOUNCE,
+        Event.EXPIRE,
+        Event.HAND_BACK,
+        Event.SET_ASIDE,
+        Event.QUARANTINE,
+    } == {event for event in Event if State.LEASED in sources(event)}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,7 @@ def test_only_a_worker_touches_a_leased_recipient() -> None:
         (State.QUEUED, 1, ShownState.DEFERRED),
         (State.LEASED, 1, ShownState.ACTIVE),
         (State.HELD, 3, ShownState.HELD),
+        (State.QUARANTINED, 3, ShownState.QUARANTINED),
         (State.SENT, 1, ShownState.SENT),
         (State.BOUNCED, 1, ShownState.BOUNCED),
         (State.EXPIRED, 9, ShownState.EXPIRED),
@@ -39,3 +48,14 @@ def test_only_a_worker_touches_a_leased_recipient() -> None:
 )
 def test_people_see_the_words_of_the_field(state: State, attempts: int, word: ShownState) -> None:
     assert word is shown(state, attempts=attempts)
+
+
+def test_the_documented_table_is_the_one_in_force() -> None:
+    page = Path(__file__).parents[3].joinpath("docs", "states.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {event.value} | {', '.join(one.value for one in sources(event))} | {target(event).value} |"
+        for event in TRANSITIONS
+    ]
+    table = "| Event | From | To |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
+    assert table in page
+    assert set(State) == {state for state in State if f"| `{state.value}` |" in page}

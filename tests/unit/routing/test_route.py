@@ -333,3 +333,17 @@ def test_texts_show_an_international_name_as_it_was_written():
     """A-26."""
     zone: dict[str, Records] = {"xn--bcher-kva.test": {"A": [SELF]}}
     assert ("5.4.6", "mail for bücher.test loops back to myself") == failed(route(zone, "bücher.test"))
+
+
+@pytest.mark.parametrize(
+    ("text", "authentic", "expected"),
+    [("dest.test", True, True), ("dest.test", False, False), ("bare.test", True, None), ("[dest.test]", True, None)],
+)
+def test_a_route_says_whether_dnssec_vouches_for_the_records_that_led_to_it(
+    text: str, *, authentic: bool, expected: bool | None
+):
+    """P-42: without MX records there is nothing to vouch for."""
+    zone = {"dest.test": {"MX": ["10 mx1.dest.test"], "A": ["192.0.2.9"]}, "mx1.dest.test": {"A": ["192.0.2.1"]}}
+    answer = route({}, text, resolver=FakeResolver(zone | {"bare.test": {"A": ["192.0.2.8"]}}, authentic=authentic))
+    assert isinstance(answer, Route)
+    assert expected is answer.validated

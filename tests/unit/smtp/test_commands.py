@@ -11,6 +11,7 @@ from mailq.envelope import DeliveryRequest, Encoding, Notify, Recipient, Ret
 from mailq.smtp import commands
 from mailq.smtp.extensions import NONE, Extensions
 from mailq.status import RecipientId
+from mailq.xtext import xtext
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 EVERYTHING = Extensions(keywords=frozenset({"SIZE", "8BITMIME", "DSN", "SMTPUTF8", "PIPELINING"}))
@@ -147,7 +148,7 @@ def test_an_original_recipient_without_a_type_is_refused() -> None:
 @given(st.text())
 def test_xtext_is_printable_ascii_without_space_and_can_be_read_back(text: str) -> None:
     encodable = text.encode("utf-8", "replace").decode()
-    written = commands.xtext(encodable)
+    written = xtext(encodable)
     assert all("!" <= character <= "~" and character != "=" for character in written)
     start, *rest = written.split("+")
     read = start.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in rest)

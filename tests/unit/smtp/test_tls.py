@@ -1,17 +1,12 @@
-"""What a TLS hello says, and what is believed of the answer. Source: smtp-delivery P-02, P-03."""
+"""What a TLS hello says, and whose words tell of trouble. Source: smtp-delivery P-02, P-11."""
 
+import errno
+import os
 import ssl
 
 import pytest
 
-from mailq.smtp.tls import server_name_indication, unverified_context
-
-
-def test_any_certificate_will_do_but_no_outdated_protocol() -> None:
-    context = unverified_context()
-    assert ssl.CERT_NONE is context.verify_mode
-    assert not context.check_hostname
-    assert ssl.TLSVersion.TLSv1_2 <= context.minimum_version
+from mailq.smtp.tls import server_name_indication, words_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +26,17 @@ def test_any_certificate_will_do_but_no_outdated_protocol() -> None:
 )
 def test_only_a_name_that_fits_is_indicated(name: str, indication: str | None) -> None:
     assert indication == server_name_indication(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TimeoutError("the handshake operation timed out"), os.strerror(errno.ETIMEDOUT)),
+        (ConnectionResetError(errno.ECONNRESET, "x"), os.strerror(errno.ECONNRESET)),
+        (ssl.SSLError(1, "[SSL] something else"), "[SSL] something else"),
+        (ValueError("server_hostname cannot be an empty string"), "server_hostname cannot be an empty string"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_trouble_is_told_in_the_words_of_the_system_or_of_openssl(error: Exception, words: str) -> None:
+    assert words == words_of(error)

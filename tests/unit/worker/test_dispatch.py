@@ -1,14 +1,21 @@
 """The dispatcher rings who is due and has room, once each, and makes up for rings that failed."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from mailq.delivery.session_cache import SessionCache
 from mailq.errors import DatabaseUnavailableError
-from mailq.limits.local import LocalSlots
+from mailq.limits.gates import Gate
+from mailq.limits.local_limits import LocalLimits
+from mailq.limits.rules import NO_RULES, RuleBook, Rules
+from mailq.limits.rules_file import read_rules
+from mailq.queue.dispatch import Noticed
+from mailq.queue.waiting import Parked
 from mailq.settings import Settings
+from mailq.worker.desk import Desk
 from mailq.worker.dispatch import GRACE_SECONDS, NEW_RECIPIENTS, RINGS, Dispatcher, Round
 from tests.fakes.clock import FakeClock
 
@@ -21,16 +28,32 @@ class Queue:
     def __init__(self) -> None:
         self.due: list[str] = []
         self.fresh = 0
+        self.urgent: frozenset[str] = frozenset()
         self.expired = 0
         self.asked: list[str] = []
+        self.hosts: dict[str, tuple[str, ...]] = {}
+        self.waiting: list[Parked] = []
 
-    def sweep(self) -> int:
+    def hosts_of(self, nexthops: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        return {one: self.hosts[one] for one in nexthops if one in self.hosts}
+
+    def park(self, nexthop: str, key: str, *, look_again: timedelta) -> None:
+        self.waiting.append(Parked(nexthop, key))
+
+    def parked(self, *, most: int) -> list[Parked]:
+        return self.waiting[:most]
+
+    def call(self, nexthops: Collection[str], *, ring_timeout: timedelta) -> list[str]:
+        self.waiting = [one for one in self.waiting if one.nexthop not in nexthops]
+        return list(nexthops)
+
+    def sweep(self, rules: object) -> int:
         self.asked.append("sweep")
         return self.expired
 
-    def notice_new(self, *, limit: int) -> int:
-        self.asked.append("notice_new")
-        return min(limit, self.fresh)
+    def notice(self, *, limit: int, urgent_priority: int) -> Noticed:
+        self.asked.append("notice")
+        return Noticed(min(limit, self.fresh), self.urgent if urgent_priority >= 0 else frozenset())
 
     def due_nexthops(self, *, limit: int, ring_timeout: timedelta) -> list[str]:
         self.asked.append("due_nexthops")
@@ -44,9 +67,14 @@ class Bell:
     def __init__(self) -> None:
         self.rung: list[str] = []
         self.works = True
+        self.urgent: list[str] = []
 
-    def ring_all(self, nexthops: Iterable[str], *, again: bool, patience: timedelta) -> frozenset[str]:
+    def ring_all(
+        self, nexthops: Iterable[str], *, again: bool, urgent: bool = False, patience: timedelta | None = None
+    ) -> frozenset[str]:
         assert again
+        if urgent:
+            self.urgent += nexthops
         if not self.works:
             return frozenset()
         self.rung += nexthops
@@ -56,20 +84,33 @@ class Bell:
 class Scene:
     """A dispatcher between fakes."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, rules: Rules = NO_RULES, **settings: Any) -> None:
+        options = Settings(**settings)
+        book = RuleBook(options, file=rules)
         self.clock = FakeClock()
         self.queue = Queue()
         self.bell = Bell()
-        self.slots = LocalSlots()
+        self.limits = LocalLimits(time=lambda: int(self.clock.monotonic() * 1_000_000))
         self.reports = 0
         self.dispatcher = Dispatcher(
             store=self.queue,  # type: ignore[arg-type]  # the part that dispatching needs
-            slots=self.slots,
+            desk=Desk(
+                self.limits,
+                rules=lambda: book,
+                settings=options,
+                sites=self.queue,
+                sessions=SessionCache(self.clock),
+                owner="dispatcher",
+            ),
             ringer=self.bell,  # type: ignore[arg-type]  # the part that dispatching needs
-            settings=Settings(**settings),
+            settings=options,
             send_reports=lambda limit: min(limit, self.reports),
             monotonic=self.clock.monotonic,
         )
+
+    def occupy(self, key: str) -> None:
+        """Have somebody hold a session."""
+        self.limits.admit([Gate(key=key)], owner="elsewhere", hold_for=MINUTE)
 
 
 def test_a_round_frees_notices_rings_and_reports() -> None:
@@ -77,7 +118,24 @@ def test_a_round_frees_notices_rings_and_reports() -> None:
     scene.queue.expired, scene.queue.fresh, scene.queue.due, scene.reports = 4, 3, ["b", "a"], 2
     assert Round(freed=4, noticed=3, rung=2, reports=2, busy=False) == scene.dispatcher.run_once()
     assert ["a", "b"] == scene.bell.rung
-    assert ["sweep", "notice_new", "due_nexthops"] == scene.queue.asked
+    assert ["sweep", "notice", "due_nexthops"] == scene.queue.asked
+
+
+def test_urgent_mail_is_rung_for_before_all_others_and_once() -> None:
+    scene = Scene()
+    scene.queue.due, scene.queue.urgent = ["a", "z"], frozenset({"z"})
+    assert 2 == scene.dispatcher.run_once().rung
+    assert (["z", "a"], ["z"]) == (scene.bell.rung, scene.bell.urgent)
+
+
+def test_urgent_mail_is_rung_for_although_others_could_not_be() -> None:
+    scene = Scene()
+    scene.queue.due = [f"d{i:04}" for i in range(RINGS)]
+    scene.bell.works = False
+    scene.dispatcher.run_once()
+    scene.queue.urgent = frozenset({"z"})
+    scene.dispatcher.run_once()
+    assert ["z"] == scene.bell.urgent
 
 
 def test_nothing_due_rings_nobody() -> None:
@@ -88,18 +146,43 @@ def test_nothing_due_rings_nobody() -> None:
 
 def test_a_full_destination_is_not_rung() -> None:
     scene = Scene(destination_concurrency_limit=1)
-    scene.slots.take("full", limit=1, hold_for=MINUTE)
+    scene.occupy("nexthop:full")
     scene.queue.due = ["full", "free"]
     scene.dispatcher.run_once()
     assert ["free"] == scene.bell.rung
 
 
 def test_without_a_limit_every_destination_has_room() -> None:
-    scene = Scene(destination_concurrency_limit=0)
-    scene.slots.take("busy", limit=0, hold_for=MINUTE)
+    scene = Scene(destination_concurrency_limit=0, initial_destination_concurrency=100)
+    scene.occupy("nexthop:busy")
     scene.queue.due = ["busy"]
     scene.dispatcher.run_once()
     assert ["busy"] == scene.bell.rung
+
+
+def sharing_a_site(limit: int, count: int) -> Scene:
+    """A scene in which many nexthops are due whose servers are one site."""
+    scene = Scene(rules=read_rules(f'[site."mx.test"]\nsessions = {limit}\n', name="limits.toml"))
+    scene.queue.due = [f"d{i}" for i in range(count)]
+    scene.queue.hosts = dict.fromkeys(scene.queue.due, ("mx.test",))
+    return scene
+
+
+def test_no_more_are_rung_than_a_site_has_room_for_and_the_others_wait_their_turn() -> None:
+    scene = sharing_a_site(2, 5)
+    scene.dispatcher.run_once()
+    assert ["d0", "d1"] == scene.bell.rung
+    assert [Parked(one, "site:mx.test") for one in ("d2", "d3", "d4")] == scene.queue.waiting
+
+
+def test_who_waits_for_a_site_is_rung_once_there_is_room() -> None:
+    scene = sharing_a_site(1, 3)
+    scene.occupy("site:mx.test")
+    scene.dispatcher.run_once()
+    assert ([], 3) == (scene.bell.rung, len(scene.queue.waiting))
+    scene.clock.advance(120)
+    scene.dispatcher.run_once()
+    assert (["d0"], 2) == (scene.bell.rung, len(scene.queue.waiting))
 
 
 def test_who_could_not_be_rung_is_rung_in_the_next_round() -> None:
@@ -144,7 +227,7 @@ def test_after_an_outage_living_workers_may_renew_before_leases_are_swept() -> N
 def test_a_database_that_is_down_is_the_callers_to_handle() -> None:
     scene = Scene()
 
-    def fail() -> int:
+    def fail(_rules: object) -> int:
         raise DatabaseUnavailableError("down")
 
     scene.queue.sweep = fail  # type: ignore[method-assign]  # for this test alone

@@ -2,19 +2,20 @@
 
 import logging
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from mailq.errors import BrokerUnavailableError, DatabaseUnavailableError
-from mailq.limits.local import LocalSlots
-from mailq.worker.heartbeat import Heartbeat
+from mailq.worker.heartbeat import Heartbeat, Watch
 from tests.fakes.clock import FakeClock
 
 LEASE_TIME = timedelta(seconds=30)
 STALL_TIME = timedelta(minutes=10)
+TICKET: Any = object()
 
 
 class Leases:
@@ -32,25 +33,36 @@ class Leases:
         return set(lease_ids) - self.gone
 
 
+class Tickets:
+    """Tickets that are renewed, but for those of stalled tasks."""
+
+    def __init__(self) -> None:
+        self.stalled: list[set[Any]] = []
+        self.down = False
+
+    def renew(self, *, stalled: Collection[Any]) -> None:
+        if self.down:
+            raise BrokerUnavailableError("down")
+        self.stalled.append(set(stalled))
+
+
 class Scene:
     """A heartbeat whose time is told."""
 
-    def __init__(self, slots: Any = None) -> None:
+    def __init__(self) -> None:
         self.clock = FakeClock()
         self.leases = Leases()
-        self.slots = slots or LocalSlots(monotonic=self.clock.monotonic)
+        self.tickets = Tickets()
         self.heartbeat = Heartbeat(
             leases=self.leases,
-            slots=self.slots,
+            tickets=self.tickets,
             lease_time=LEASE_TIME,
             stall_time=STALL_TIME,
             monotonic=self.clock.monotonic,
         )
 
-    def take(self) -> str:
-        token = self.slots.take("a", limit=1, hold_for=LEASE_TIME)
-        assert token is not None
-        return str(token)
+    def watch(self) -> AbstractContextManager[Watch]:
+        return self.heartbeat.watch("a", TICKET)
 
     def pass_time(self, seconds: float, *, beat_every: float = 10) -> None:
         for _ in range(int(seconds / beat_every)):
@@ -58,26 +70,19 @@ class Scene:
             self.heartbeat.beat()
 
 
-def test_a_lease_and_a_slot_outlive_their_time_while_the_task_runs() -> None:
+def test_a_lease_and_a_ticket_outlive_their_time_while_the_task_runs() -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         scene.pass_time(120)
         assert not watch.lost
-        assert 1 == scene.slots.held("a")
     assert {7} == set.union(*scene.leases.asked)
-
-
-def test_the_slot_is_given_back_when_the_task_ends() -> None:
-    scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()):
-        assert 1 == scene.slots.held("a")
-    assert 0 == scene.slots.held("a")
+    assert [set()] * 12 == scene.tickets.stalled
 
 
 def test_a_lease_that_somebody_else_took_over_is_lost() -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         scene.leases.gone.add(7)
         scene.heartbeat.beat()
@@ -86,7 +91,7 @@ def test_a_lease_that_somebody_else_took_over_is_lost() -> None:
 
 def test_the_next_lease_of_a_task_that_lost_one_is_its_own() -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         scene.leases.gone.add(7)
         scene.heartbeat.beat()
@@ -98,7 +103,7 @@ def test_the_next_lease_of_a_task_that_lost_one_is_its_own() -> None:
 
 def test_a_lease_that_cannot_be_renewed_counts_as_lost_after_its_time(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         scene.leases.down = True
         scene.pass_time(20)
@@ -110,7 +115,7 @@ def test_a_lease_that_cannot_be_renewed_counts_as_lost_after_its_time(caplog: py
 
 def test_a_lease_counts_from_when_it_was_asked_for_not_from_when_the_answer_came() -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         asked_at = scene.clock.monotonic()
         scene.clock.advance(29)
         watch.begin(7, asked_at=asked_at)
@@ -121,16 +126,16 @@ def test_a_lease_counts_from_when_it_was_asked_for_not_from_when_the_answer_came
 
 def test_a_task_that_gets_nowhere_is_given_up() -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         scene.pass_time(STALL_TIME.total_seconds() + 60)
         assert watch.lost
-        assert 0 == scene.slots.held("a")
+    assert ({TICKET}, set()) == (scene.tickets.stalled[-1], scene.tickets.stalled[0])
 
 
 def test_a_task_that_gets_on_is_not_given_up_however_long_it_takes() -> None:
     scene = Scene()
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         for _ in range(10):
             scene.pass_time(300)
@@ -138,39 +143,10 @@ def test_a_task_that_gets_on_is_not_given_up_however_long_it_takes() -> None:
         assert not watch.lost
 
 
-def test_a_slot_given_back_during_the_renewal_is_not_held_by_it() -> None:
-    class SlowSlots(LocalSlots):
-        """Renewing takes until the task has ended."""
-
-        def renew(self, held: Iterable[tuple[str, str]], *, hold_for: timedelta) -> None:
-            pairs = list(held)
-            task.close()
-            super().renew(pairs, hold_for=hold_for)
-
-    scene = Scene(SlowSlots())
-
-    def run() -> Any:
-        with scene.heartbeat.watch("a", scene.take()):
-            yield
-
-    task = run()
-    next(task)
-    scene.heartbeat.beat()
-    assert 0 == scene.slots.held("a")
-
-
 def test_a_broker_that_is_down_neither_ends_the_heartbeat_nor_loses_the_lease() -> None:
-    class DeadSlots(LocalSlots):
-        """Counts, but cannot be told."""
-
-        def renew(self, held: Iterable[tuple[str, str]], *, hold_for: timedelta) -> None:
-            raise BrokerUnavailableError("down")
-
-        def release(self, key: str, token: str) -> None:
-            raise BrokerUnavailableError("down")
-
-    scene = Scene(DeadSlots())
-    with scene.heartbeat.watch("a", scene.take()) as watch:
+    scene = Scene()
+    scene.tickets.down = True
+    with scene.watch() as watch:
         watch.begin(7, asked_at=scene.clock.monotonic())
         scene.pass_time(60)
         assert not watch.lost
@@ -185,7 +161,7 @@ def test_the_thread_ticks_until_it_is_stopped_and_survives_a_bug() -> None:
 
     heartbeat = Heartbeat(
         leases=Leases(),
-        slots=LocalSlots(),
+        tickets=Tickets(),
         lease_time=timedelta(seconds=0.03),
         stall_time=STALL_TIME,
         on_tick=tick,
