@@ -117,7 +117,8 @@ class HttpsServer:
             opened = [*self._connections, *([self._listener] if self._listener else [])]
         for one in opened:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                # As of a plain socket: the method of a TLS socket drops the encryption under the reader's hands.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
         if self._listener is not None:
             self._listener.close()
         if self._thread is not None:

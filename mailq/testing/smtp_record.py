@@ -150,4 +150,5 @@ class ServerRecord:
         with self._changed:
             for connected in self._open.values():
                 with suppress(OSError):
-                    connected.shutdown(socket.SHUT_RDWR)
+                    # Not the method of a TLS socket: whoever still reads would take what is encrypted for words.
+                    socket.socket.shutdown(connected, socket.SHUT_RDWR)

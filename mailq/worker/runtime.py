@@ -93,6 +93,11 @@ class Runtime:
     _tasks: int = 0
     _quiet: threading.Condition = field(default_factory=threading.Condition)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether every thread has a task, so that whatever is rung for next has to wait for one to end."""
+        return self._tasks >= self.settings.worker_concurrency
+
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Count a running task for the time of a ``with`` block."""

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _RING_AGAIN_SECONDS: Final = 1.0
 # A nexthop with a single message is not worth a thread that waits for more.
 _LINGER_AFTER_MESSAGES: Final = 2
+# Where every thread has a task, bulk mail would keep urgent mail of others waiting for as long as tasks last.
+_CROWDED_TASK_SECONDS: Final = 5.0
 _TURNS: Final = 10
 """A task serves nexthops that wait for what it holds for so many times ``task_time``, each for one at most."""
 
@@ -100,6 +102,7 @@ class _Service:
         shut: Why it had to end before all was done; None: it had not.
         ends_at: The present nexthop's time is over, by the monotonic clock.
         last_at: The task's is, likewise.
+        began_at: When the task began, likewise.
     """
 
     runtime: Runtime
@@ -113,8 +116,10 @@ class _Service:
     well: bool = False
     rung_at: float = float("-inf")
     last_at: float = 0.0
+    began_at: float = 0.0
 
     def __post_init__(self) -> None:
+        self.began_at = self.runtime.monotonic()
         self.last_at = self.ends_at + (_TURNS - 1) * self.runtime.settings.task_time.total_seconds()
 
     @property
@@ -137,7 +142,7 @@ class _Service:
     def _run(self) -> bool:
         lingered = False
         while not self.runtime.stopping.is_set():
-            if self.runtime.monotonic() >= self.ends_at and not self._goes_on_elsewhere():
+            if self._gives_way() or (self.runtime.monotonic() >= self.ends_at and not self._goes_on_elsewhere()):
                 self._make_room()
                 return True
             lease = self._claim()
@@ -152,6 +157,11 @@ class _Service:
                 lingered = True
                 self.runtime.stopping.wait(self.runtime.settings.linger_time.total_seconds())
         return True
+
+    def _gives_way(self) -> bool:
+        """Whether this thread is wanted: all are taken, and urgent mail that is rung for goes before our next ring."""
+        worked = self.runtime.monotonic() - self.began_at
+        return self.runtime.crowded and self.total > 0 and worked >= _CROWDED_TASK_SECONDS
 
     def _goes_on_elsewhere(self) -> bool:
         """Turn to the nexthop that waits longest for what this task holds; False: none does, or it may not."""

@@ -6,6 +6,7 @@ from mailq.queue.messages import NewMessage, NewRecipient
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.queue.waiting import Parked
+from tests.fakes.poll import eventually
 
 HOUR = timedelta(hours=1)
 SITE = "site:mx.test"
@@ -30,6 +31,9 @@ def due(store: Store, *nexthops: str) -> None:
 def park(store: Store, *nexthops: str, key: str = SITE, look_again: timedelta = HOUR) -> None:
     for one in nexthops:
         store.park(one, key, look_again=look_again)
+        # SQLite counts milliseconds.
+        parked_at = store.limit_books.read([])[1]
+        eventually(lambda parked_at=parked_at: store.limit_books.read([])[1] >= parked_at + 2000)
 
 
 def test_who_waits_longest_is_called_first_and_once(store: Store) -> None:

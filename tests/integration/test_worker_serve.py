@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -116,6 +117,25 @@ def test_a_task_whose_time_is_up_rings_for_what_is_left(opened: Store) -> None:
     assert 0 == serve(bench)
     assert [NEXTHOP] == bench.bell.rung
     assert [NEXTHOP] == bench.due()
+
+
+@pytest.mark.parametrize(("threads", "served", "rung"), [(1, 1, [NEXTHOP]), (2, 3, [])])
+def test_a_task_gives_way_after_a_moment_where_no_thread_is_free(
+    opened: Store, threads: int, served: int, rung: list[str]
+) -> None:
+    bench = Bench(opened, lease_recipients=1, worker_concurrency=threads, destination_concurrency_limit=1)
+    skipped = 0.0
+
+    def slowly(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        nonlocal skipped
+        skipped += 6
+        return taken_by_all(request, on_settled)
+
+    bench.answer = slowly
+    bench.runtime.monotonic = lambda: time.monotonic() + skipped
+    bench.queue(*[[f"r{i}@dest.test"] for i in range(3)])
+    assert served == serve(bench)
+    assert rung == bench.bell.rung
 
 
 def test_a_message_with_many_recipients_goes_in_several_transactions(opened: Store) -> None:
