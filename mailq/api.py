@@ -17,12 +17,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import make_msgid
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Unpack
 
 from mailq.after_commit import Transaction, call_after_commit, connection_of
 from mailq.limits.port import Limits
 from mailq.operating import By, Operating, Order
+from mailq.queue.borrowed import Lender
 from mailq.queue.history import HistoryEntry
 from mailq.queue.messages import NewMessage
 from mailq.queue.objects import ObjectStore
@@ -36,7 +37,7 @@ from mailq.settings_sources import default_database_url, load
 from mailq.spool import open_spool
 from mailq.submission import Submission, SubmissionOptions, new_message
 
-__all__ = ["By", "Criteria", "Order", "Queue", "Submission", "SubmissionOptions", "default_queue", "enqueue"]
+__all__ = ["By", "Criteria", "Lender", "Order", "Queue", "Submission", "SubmissionOptions", "default_queue", "enqueue"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Queue(Operating):
         ring: Told the nexthops of new mail after the commit; None publishes to the broker, except for
             ``memory://``, where the dispatcher finds new mail by itself.
         store: Shared with a worker in the same process; None opens one.
+        lender: Whose connections and transactions are used for everything, instead of ``database_url``; its tables
+            must be up to date already. The workers are told after the commit of whatever transaction then runs.
         limits: Shared likewise, for explanations; None asks whoever counts sessions for all workers.
         setting_sources: Where each setting was read, told when limits are explained.
 
@@ -69,12 +72,15 @@ class Queue(Operating):
         settings: Settings | None = None,
         ring: Ring | None = None,
         store: Store | None = None,
+        lender: Lender | None = None,
         limits: Limits | None = None,
         setting_sources: Mapping[str, str] | None = None,
     ) -> None:
         settings = load() if settings is None else settings
         if database is not None:
             settings = replace(settings, database_url=database)
+        if lender is not None:
+            store = Store.borrowing(lender, objects=ObjectStore.of(settings))
         if store is None and not settings.database_url:
             settings = replace(settings, database_url=default_database_url())
         self.settings = settings
@@ -82,10 +88,12 @@ class Queue(Operating):
         self._given_limits = limits
         self._setting_sources = setting_sources
         self._ring = ring
+        self._lender = lender
         self._owns_store = store is None
         self._routes = Routes.from_settings(settings)
         self._lock = threading.Lock()
-        self._is_ready = False
+        # A lender's tables are made by its own migrations, and what is missing is said by the first statement.
+        self._is_ready = lender is not None
 
     def send(
         self,
@@ -116,7 +124,7 @@ class Queue(Operating):
         Far cheaper than one at a time. Arguments and errors are those of :meth:`send`.
         """
         with ExitStack() as files:
-            messages = self._new_messages(submissions, files)
+            messages = self.prepared(submissions, files)
             if not messages:
                 return []
             nexthops = _due_nexthops(messages)
@@ -126,14 +134,15 @@ class Queue(Operating):
                 self._tell(nexthops)
                 return ids
             # The application's connection may be the only one that can write, so no other is opened here.
-            ids = self.store.insert(messages, connection=connection_of(connection))
+            with self.store.explained():
+                ids = self.store.insert(messages, connection=connection_of(connection))
             call_after_commit(connection, nexthops, self._tell)
             return ids
 
     def check(self, submission: Submission) -> None:
         """Do nothing when *submission* could be queued; errors are those of :meth:`send`. No database is asked."""
         with ExitStack() as files:
-            self._new_messages([submission], files)
+            self.prepared([submission], files)
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the database's schema to *revision*, creating it where it does not exist.
@@ -203,8 +212,13 @@ class Queue(Operating):
         if ringer is not None:
             ringer.close()
 
-    def _new_messages(self, submissions: Iterable[Submission], files: ExitStack) -> Sequence[NewMessage]:
-        """Check *submissions*; what is opened for large ones stays so as long as *files*."""
+    def prepared(self, submissions: Iterable[Submission], files: ExitStack) -> Sequence[NewMessage]:
+        """Return what the queue would store for *submissions*; errors are those of :meth:`send`.
+
+        Args:
+            submissions: No database is asked.
+            files: What is opened for large ones stays so as long as these.
+        """
         now = datetime.now(UTC)
         return [
             new_message(
@@ -236,6 +250,12 @@ class Queue(Operating):
             self._is_ready = True
 
     def _tell(self, nexthops: Iterable[str]) -> None:
+        if self._lender is None:
+            self._tell_now(nexthops)
+        else:
+            self._lender.after_commit(partial(self._tell_now, nexthops))
+
+    def _tell_now(self, nexthops: Iterable[str]) -> None:
         ring = self._ring or self._publish
         try:
             ring(nexthops)

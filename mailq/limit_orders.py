@@ -43,6 +43,8 @@ class LimitOrders:
         ready: Makes sure that the database can be used.
         counter: Returns whoever counts; None: nobody can be asked.
         hosts_of: Returns the servers that a nexthop last had.
+        most_unproven: Returns how many sessions there may be with nexthops of which nothing good is known, where a
+            nexthop is one of these; else 0.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class LimitOrders:
         ready: Callable[[], None],
         counter: Callable[[], Limits | None],
         hosts_of: Callable[[str], tuple[str, ...]],
+        most_unproven: Callable[[str], int],
     ) -> None:
         self._stored = stored
         self._rules = rules
         self._ready = ready
         self._counter = counter
         self._hosts_of = hosts_of
+        self._most_unproven = most_unproven
 
     def set(self, subject: str, values: Mapping[str, object], *, by: By | None = None) -> Sequence[LimitRow]:
         """Set fields for *subject*, for all workers; its other fields stay. Return all that is set for it now.
@@ -128,6 +132,7 @@ class LimitOrders:
         if not traffic.hosts:
             traffic = replace(traffic, hosts=self._hosts_of(traffic.nexthop))
         ways = [replace(traffic, address=address, source=source) for address, source in addresses] or [traffic]
+        ways.append(replace(ways[-1], most_unproven=self._most_unproven(traffic.nexthop)))
         applied = list({one.gate.key: one for way in ways for one in book.applied(way)}.values())
         limits, tightest, shut, unseen = view(applied, self._counter())
         return LimitsView(

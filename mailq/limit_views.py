@@ -5,6 +5,7 @@ What applies is asked of the rules that workers ask; how it looks, of whoever co
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -13,8 +14,10 @@ from mailq.limits.fields import shown
 from mailq.limits.gates import Bar, GateView, Refused
 from mailq.limits.port import Limits
 from mailq.limits.rules import Applied, RuleBook, Traffic
+from mailq.limits.shares import WORKERS, most_unproven
 from mailq.limits.tight import most_sessions, tightest_of
 from mailq.queue.blockers import Sessions
+from mailq.settings import Settings
 
 _RATE_FIELDS = ("rate", "recipient_rate", "session_rate")
 
@@ -117,6 +120,15 @@ def sessions_for(rules: RuleBook, traffic: Traffic, limits: Limits | None) -> Se
         opens_in=None if wait is None else timedelta(seconds=wait),
         numbers=_numbers(look),
     )
+
+
+def most_unproven_now(settings: Settings, limits: Limits | None) -> int:
+    """Return how many sessions there may be with nexthops that nothing good is known of, by the workers there are."""
+    workers = 1
+    if limits is not None:
+        with suppress(InfrastructureError):
+            workers = max(1, limits.look([WORKERS])[0].busy)
+    return most_unproven(threads=settings.worker_concurrency, workers=workers)
 
 
 def _look(applied: Sequence[Applied], limits: Limits | None) -> tuple[Sequence[GateView] | None, str]:

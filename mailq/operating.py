@@ -15,10 +15,11 @@ from typing import Unpack
 
 from mailq.errors import OrderError
 from mailq.limit_orders import LimitOrders
-from mailq.limit_views import sessions_for
+from mailq.limit_views import most_unproven_now, sessions_for
 from mailq.limits.live_rules import LiveRules
 from mailq.limits.port import Limits
 from mailq.limits.rules import Traffic
+from mailq.limits.shares import PROVEN_FOR
 from mailq.queue.audit import AuditEntry, By
 from mailq.queue.backoff import RetrySchedule
 from mailq.queue.blockers import Sessions
@@ -167,6 +168,7 @@ class Operating(ABC):
             ready=self._ready,
             counter=lambda: self._counter,
             hosts_of=self._hosts_of,
+            most_unproven=self._most_unproven,
         )
 
     def audit(self, *, since: datetime | None = None, limit: int = 100) -> Sequence[AuditEntry]:
@@ -187,12 +189,19 @@ class Operating(ABC):
             hosts=self._hosts_of(situation.nexthop),
             tenant=situation.labels.tenant,
             urgent=situation.priority <= self.settings.urgent_priority,
+            most_unproven=self._most_unproven(situation.nexthop),
         )
         return sessions_for(self._rules.fresh(), traffic, self._counter)
 
     def _hosts_of(self, nexthop: str) -> tuple[str, ...]:
         """Return the names of the servers that *nexthop* last had."""
         return self.store.hosts_of([nexthop]).get(nexthop, ())
+
+    def _most_unproven(self, nexthop: str) -> int:
+        """Return how many sessions all nexthops may have that nothing good is known of; 0: *nexthop* is none."""
+        if nexthop in self.store.proven([nexthop], within=PROVEN_FOR):
+            return 0
+        return most_unproven_now(self.settings, self._counter)
 
     def _schedule(self, situation: Situation) -> RetrySchedule:
         return self._schedules.schedule_for(sender=situation.sender, nexthop=situation.nexthop, labels=situation.labels)

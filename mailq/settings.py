@@ -93,6 +93,9 @@ class Settings:
     worker_concurrency: int = setting(100, "Sessions a worker process can hold: its threads.", least=1)
     dispatch_interval: timedelta = setting(_seconds(1), "Pause between two rounds of the dispatcher.", least=0.01)
     lease_time: timedelta = setting(_seconds(60), "A dead worker's mail is taken up again after this.", least=1)
+    unrecorded_limit: int = setting(
+        16, "Most messages a session may send before the first one's outcome is recorded; 1: none.", least=1, most=100
+    )
     lease_recipients: int = setting(100, "Most recipients leased at a time.", least=1)
     task_time: timedelta = setting(_seconds(30), "A task stops taking new batches after this.")
     linger_time: timedelta = setting(_seconds(0.2), "A drained task waits this long for more mail of its nexthop.")
@@ -103,6 +106,10 @@ class Settings:
     hooks: str = setting(
         "",
         "Own code that may change replies, outcomes, headers and senders, and find log-ins, as module:attribute.",
+    )
+    on_outcome: str = setting(
+        "",
+        "Own function that is told what became of each recipient, once that is recorded, as module:attribute.",
     )
     metrics_address: str = setting(
         "", "Where a worker shows its metrics: host:port, or :port on loopback; empty: nowhere."
@@ -145,6 +152,23 @@ class Settings:
         "sql",
         "While Redis is lost: sql, sessions are counted in the database and one worker serves without rings; or wait.",
         choices=("sql", "wait"),
+    )
+
+    # Monitoring
+    metrics_sites: int = setting(
+        20, "Most destinations, and most keys of limits, that have a time series of their own; the rest is other."
+    )
+    flower_user: str = setting("mailq", "Who may look at Flower.")
+    flower_password: str = setting("", "Their password; without one, mailq flower does not start.", secret=True)
+    log_format: str = setting(
+        "text",
+        "Form of the log of a worker and of mailq metrics: text, or json, one object a line.",
+        choices=("text", "json"),
+    )
+    log_addresses: str = setting(
+        "full",
+        "What that log shows of mail addresses: full; domain, ***@example.org; or none.",
+        choices=("full", "domain", "none"),
     )
 
     # Routing

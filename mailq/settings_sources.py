@@ -12,7 +12,7 @@ names the setting, where it stands and, for a wrong name, the nearest right one.
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -91,8 +91,17 @@ def load_with_sources(
     toml_path: str | Path | None = None,
     mapping: Mapping[str, object] | None = None,
     prefix: str = "MAILQ_",
+    default_database: Callable[[], str] | None = None,
 ) -> LoadedSettings:
-    """Return the settings in force and where each was read; arguments and errors as for :func:`load`."""
+    """Return the settings in force and where each was read; arguments and errors as for :func:`load`.
+
+    Args:
+        environ: As there.
+        toml_path: As there.
+        mapping: As there.
+        prefix: As there.
+        default_database: Gives ``database_url`` where nobody set it; None: :func:`default_database_url`.
+    """
     surroundings = os.environ if environ is None else environ
     path = toml_path or surroundings.get(f"{prefix}CONFIG") or None
     found: dict[str, _Found] = {}
@@ -105,7 +114,8 @@ def load_with_sources(
     settings = Settings(**values)
     _check_together(settings, sources)
     if not settings.database_url:
-        settings = replace(settings, database_url=default_database_url(surroundings))
+        url = default_database_url(surroundings) if default_database is None else default_database()
+        settings = replace(settings, database_url=url)
         sources.pop("database_url", None)
     return LoadedSettings(settings=settings, sources=sources)
 
@@ -157,7 +167,10 @@ def shown_value(name: str, value: Value) -> str:
     if hasattr(value, "total_seconds"):
         return f"{value.total_seconds():g}s"
     text = str(value)
-    return mask_url(text) if FIELDS[name].metadata["secret"] else text
+    if not FIELDS[name].metadata["secret"]:
+        return text
+    # A password may look like a URL, too, and then all of it is the secret.
+    return mask_url(text) if name.endswith("_url") else "***" if text else ""
 
 
 def _mask_login(entry: str) -> str:

@@ -175,6 +175,8 @@ class SessionFacts:
         transcript: The last lines, oldest first, secrets and content removed; empty unless kept.
         login: The mechanism that the session was logged in by and the result, such as ``PLAIN accepted``; empty: none.
         reused: The session was kept from an earlier message.
+        stages: How long the server was waited for in each stage, in seconds.
+        number: Of the session, among all of this process; 0: there was none.
     """
 
     tls: TlsResult | None = None
@@ -182,6 +184,8 @@ class SessionFacts:
     transcript: tuple[str, ...] = ()
     login: str = ""
     reused: bool = False
+    stages: Mapping[Stage, float] = field(default_factory=dict)
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import text
 
 from mailq.queue import guards
-from mailq.queue.schema import VERSION_TABLE
+from mailq.queue.schema import VERSION_TABLE, note_served
 from mailq.queue.tables import metadata
 
 _LOCK = 0x6D61696C71  # "mailq"
@@ -31,3 +31,4 @@ with context.begin_transaction():
         guards.install(connection)
     else:
         guards.remove(connection)
+    note_served(connection, context.script, context.get_context().get_current_revision())

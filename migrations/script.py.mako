@@ -7,6 +7,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# The oldest revision whose release works on this schema; see docs/upgrading.md.
+serves = ${repr(down_revision)}
 
 
 def upgrade() -> None:

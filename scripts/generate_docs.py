@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the code: ``docs/settings.md`` and ``docs/cli.md``.
+"""Write the reference pages that follow from the code: settings, command line, metrics, events of the log.
 
 ``--check`` writes nothing and exits with 1 when a page is out of date.
 """
@@ -17,6 +17,7 @@ import click
 from mailq.cli import main
 from mailq.settings import Settings
 from mailq.settings_values import FIELDS
+from scripts.monitoring_pages import logging_page, metrics_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -109,7 +110,12 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
 
 def pages() -> dict[Path, str]:
     """Return every generated page by its path."""
-    return {DOCS / "settings.md": settings_page(), DOCS / "cli.md": cli_page()}
+    return {
+        DOCS / "settings.md": settings_page(),
+        DOCS / "cli.md": cli_page(),
+        DOCS / "metrics.md": metrics_page(),
+        DOCS / "logging.md": logging_page(),
+    }
 
 
 def stale() -> list[Path]:

@@ -45,6 +45,8 @@ def check_database(settings: Settings) -> CheckResult:
         if store.engine.dialect.name == "sqlite" and store.schema_revision() is None:
             return CheckResult(name="database", grade="ok", finding="SQLite; its tables are made on first use")
         store.check_schema()
+        found = store.schema_revision()
+        newer = found != store.head_revision()
     except MailqError as error:
         return CheckResult(
             name="database",
@@ -55,6 +57,13 @@ def check_database(settings: Settings) -> CheckResult:
     finally:
         if store is not None:
             store.close()
+    if newer:
+        return CheckResult(
+            name="database",
+            grade="warn",
+            finding=f"reachable, with a newer release's schema {found}, on which this release still works",
+            advice="Upgrade this host before the release after that one is installed anywhere.",
+        )
     return CheckResult(name="database", grade="ok", finding="reachable, its schema is up to date")
 
 

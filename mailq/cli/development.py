@@ -20,6 +20,7 @@ from mailq.cli.text import printable
 from mailq.errors import ConfigError
 from mailq.settings import Settings
 from mailq.testing.dnsd import DnsServer
+from mailq.testing.sink import caught
 from mailq.testing.smtpd import Delivery, ScriptedSmtpServer
 from mailq.worker.embedded import embedded
 
@@ -54,24 +55,6 @@ def run_development(session: Session, *, internet: bool, deliver_waiting: bool) 
         stack.enter_context(embedded(settings))
         _introduce(session, settings, caught=catching)
         _print_deliveries(session, server, stop)
-
-
-def caught(settings: Settings, nameserver: str, port: int) -> Settings:
-    """Return *settings* with which everything goes to *port* of this machine, and nothing anywhere else."""
-    return replace(
-        settings,
-        network="loopback",
-        nameservers=(nameserver,),
-        tcp_port=str(port),
-        disable_dns_lookups=False,
-        inet_protocols=("ipv4",),
-        inet_interfaces=("loopback-only",),
-        relayhost="",
-        fallback_relay=(),
-        transport_maps=(),
-        bind_address="",
-        bind_address6="",
-    )
 
 
 def _refuse_waiting(queue: "Queue") -> None:

@@ -14,10 +14,13 @@ from mailq.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 from mailq.cli.history import history
 from mailq.cli.limits import limits
 from mailq.cli.look import list_command, show
+from mailq.cli.monitor import flower, metrics
+from mailq.cli.postfix import from_postfix
 from mailq.cli.run import dev, migrate, worker
 from mailq.cli.send import send
 from mailq.cli.sendmail import sendmail
 from mailq.cli.session import Session, common_options
+from mailq.cli.sink import sink
 from mailq.cli.suspend import resume, suspend, suspensions
 from mailq.cli.tls import tls_check, tlsrpt
 from mailq.cli.uncertain import uncertain
@@ -96,9 +99,12 @@ for _command in (
     history,
     expire,
     explain,
+    flower,
+    from_postfix,
     hold,
     limits,
     list_command,
+    metrics,
     migrate,
     purge,
     release,
@@ -108,6 +114,7 @@ for _command in (
     send,
     sendmail,
     show,
+    sink,
     suspend,
     suspensions,
     tls_check,

@@ -1,15 +1,23 @@
 """``mailq worker``, ``migrate`` and ``dev``: what makes the queue run."""
 
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
 import click
 
-from mailq.cli.session import Command, Session
+from mailq.cli.session import Command, Duration, Session
+from mailq.errors import DatabaseUnavailableError, SchemaError
+
+_LOOK_SECONDS = 0.5
 
 
 @click.command(cls=Command)
 @click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Sessions, instead of worker_concurrency.")
 @click.option("--loglevel", default="INFO", show_default=True, help="Of the worker's log.")
+@click.option("-n", "--name", default="", help="Of this worker, where a host has several.")
 @click.pass_obj
-def worker(session: Session, concurrency: int | None, loglevel: str) -> int:
+def worker(session: Session, concurrency: int | None, loglevel: str, name: str) -> int:
     """Deliver mail until stopped by TERM or Ctrl-C.
 
     Sessions are finished first; their timeouts bound how long that takes.
@@ -17,24 +25,41 @@ def worker(session: Session, concurrency: int | None, loglevel: str) -> int:
     settings = session.settings
     from mailq.worker.main import run_worker  # noqa: PLC0415 - Celery is slow to import
 
-    return run_worker(settings, concurrency=concurrency, loglevel=loglevel)
+    return run_worker(settings, concurrency=concurrency, loglevel=loglevel, name=name)
 
 
 @click.command(cls=Command)
 @click.option("--revision", default="head", show_default=True, help="Bring the schema to this revision.")
 @click.option("--check", is_flag=True, help="Change nothing; fail when a migration is needed.")
+@click.option("--wait", type=Duration(), default="0", metavar="TIME", help="Try for so long before failing: 5m.")
 @click.pass_obj
-def migrate(session: Session, revision: str, *, check: bool) -> None:
-    """Create the database's tables, or bring them up to date."""
+def migrate(session: Session, revision: str, wait: timedelta, *, check: bool) -> None:
+    """Create the database's tables, or bring them up to date.
+
+    With --check and --wait it ends once another has done that.
+    """
     store = session.queue().store
-    if check:
-        store.check_schema()
+    _wait_for(store.check_schema if check else store.schema_revision, wait)
     before = store.schema_revision()
     if not check:
         store.migrate(revision)
     after = store.schema_revision()
     text = f"The schema is up to date: {after}." if before == after else f"Migrated from {before} to {after}."
     session.emit({"before": before, "after": after}, lambda: [text])
+
+
+def _wait_for(look: Callable[[], object], patience: timedelta) -> None:
+    """Repeat *look* while the database or its schema is not there yet."""
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
+        try:
+            look()
+        except (DatabaseUnavailableError, SchemaError):
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 @click.command(cls=Command)

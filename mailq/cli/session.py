@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One run of the program: its global options, and what they lead to, each made when it is first asked for."""
+    """One run of the program: its global options, and what they lead to, each made when it is first asked for.
 
-    def __init__(self) -> None:
+    Args:
+        load: Reads the settings, given the file that ``--config`` names, if any; None: from the environment and that
+            file. An application that has settings of its own gives another.
+    """
+
+    def __init__(self, load: Callable[[str | None], LoadedSettings] | None = None) -> None:
+        self._load = load
         self.config: str | None = None
         self.json = False
         self.verbose = 0
@@ -31,7 +37,7 @@ class Session:
     def loaded(self) -> LoadedSettings:
         """The settings in force and where they were read; SettingError where they are wrong."""
         if self._loaded is None:
-            self._loaded = load_with_sources(toml_path=self.config)
+            self._loaded = load_with_sources(toml_path=self.config) if self._load is None else self._load(self.config)
         return self._loaded
 
     @property

@@ -129,23 +129,23 @@ class Caller:
         return plan
 
     def kept_sessions(self, plan: ConnectPlan) -> Iterator[Session]:
-        """Yield live kept sessions: one by destination, then those of the best servers. Source: R-41, R-42."""
+        """Yield kept sessions: one by destination, then those of the best servers. Source: R-41, R-42."""
         if not self._rule.load:
             return
         if self._label and plan.waiting:
             session = self._sessions.take_by_destination(self._destination_key(), self._ports.gate)
             if session is not None and not self._book.still_holds(session):
                 session.quit()
-            elif session is not None and self._alive(session):
-                plan.reused(session.endpoint)
+            elif session is not None and self._may_serve(session):
                 yield session
+                self._count_use(session, plan)
         for endpoint in plan.waiting:
             if endpoint.preference != self._best_preference or endpoint not in plan.waiting:
                 continue
             session = self._take(endpoint)
             if session is not None:
-                plan.reused(endpoint)
                 yield session
+                self._count_use(session, plan)
 
     def call(self, endpoint: Endpoint, pending: Sequence[RecipientId], *, plaintext: bool) -> SessionReport:
         """Hold a session with *endpoint*: a kept one of a backup server, else a new one."""
@@ -158,8 +158,9 @@ class Caller:
             policy = replace(policy, level=TlsLevel.NONE)
         if self._rule.load and endpoint.preference != self._best_preference:
             kept = self._take(endpoint)
-            if kept is not None:
-                return self.converse(kept, pending)
+            report = None if kept is None else self.converse(kept, pending)
+            if report is not None and not report.stale:
+                return report
         ports, seconds = self._ports, dict(self._waited)
         passage = None if ports.gate is None else ports.gate.admit(self._way(endpoint))
         with timed(seconds, "connect", ports.clock), _left_on_error(passage):
@@ -188,13 +189,19 @@ class Caller:
         return self.converse(session, pending)
 
     def converse(self, session: Session, pending: Sequence[RecipientId]) -> SessionReport:
-        """Carry out the transaction on a session that is ready, then keep or end the session."""
+        """Carry out the transaction on a session that is ready, then keep or end the session, or close a stale one."""
         recipients = tuple(self._recipients[r] for r in pending)
         retry = self._may_fall_back(session.endpoint, session.policy)
         session.seconds = self._waited | session.seconds
         with _closed_on_error(session), timed(session.seconds, "transfer", self._ports.clock):
             self._ports.fence()
             report = transfer(session, self._request, recipients, ports=self._ports, may_retry_plaintext=retry)
+        if report.stale:
+            session.stale = True
+            session.close()
+            return report
+        if session.reused:
+            self._reused.add(session.endpoint.address)
         return self._leave(session, report)
 
     def part(self) -> None:
@@ -205,8 +212,15 @@ class Caller:
 
     def _leave(self, session: Session, report: SessionReport) -> SessionReport:
         """Decide whether to keep the session; return *report* with what is to be known of it."""
-        facts = SessionFacts(tls=session.tls, seconds=session.seconds, login=session.login, reused=session.reused)
-        session.seconds = {}
+        facts = SessionFacts(
+            tls=session.tls,
+            seconds=session.seconds,
+            login=session.login,
+            reused=session.reused,
+            stages=session.stages,
+            number=session.number,
+        )
+        session.seconds, session.stages = {}, {}
         report = session.transcript.conclude(report, facts, endpoint=session.endpoint, garbled=session.garbled)
         keep = self._rule.store and session.keepable
         site_failure = report.failure is not None and report.failure.scope is Scope.SERVER
@@ -236,16 +250,19 @@ class Caller:
         if isinstance(policy, PolicyProblem):
             return None
         session = self._sessions.take_by_endpoint(self._endpoint_key(endpoint, policy), self._ports.gate)
-        return session if session is not None and self._alive(session) else None
+        return session if session is not None and self._may_serve(session) else None
 
-    def _alive(self, session: Session) -> bool:
-        with timed(session.seconds, "handshake", self._ports.clock):
-            alive = session.probe()
-        if not alive or not self._may_use(session):
-            session.close()
-            return False
-        self._reused.add(session.endpoint.address)
-        return True
+    def _may_serve(self, session: Session) -> bool:
+        """Whether a kept session can be tried; whether it is of use still, the server tells in the transaction."""
+        if session.take_again() and self._may_use(session):
+            return True
+        session.close()
+        return False
+
+    def _count_use(self, session: Session, plan: ConnectPlan) -> None:
+        """Have a kept session count against the limits of its site, unless it was of no use."""
+        if not session.stale:
+            plan.reused(session.endpoint)
 
     def _may_use(self, session: Session) -> bool:
         """Whether a kept session may be used for this request, too, as far as connections are counted."""

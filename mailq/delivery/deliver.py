@@ -75,7 +75,10 @@ def _ask_servers(caller: Caller, plan: ConnectPlan, ledger: Ledger, on_settled: 
             caller.part()
 
     for session in caller.kept_sessions(plan):
-        note(caller.converse(session, ledger.pending))
+        report = caller.converse(session, ledger.pending)
+        if report.stale:
+            continue
+        note(report)
         asked = True
         if not ledger.pending:
             return

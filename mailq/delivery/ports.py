@@ -172,6 +172,10 @@ class Way:
 class Passage(Protocol):
     """The right to hold one connection."""
 
+    @property
+    def most_messages(self) -> int:
+        """Return for how many messages the connection may be used; 0 is no limit."""
+
     def leave(self) -> None:
         """Note that the connection is closed, or did not come about; never raises."""
 

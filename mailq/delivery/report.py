@@ -18,6 +18,8 @@ class SessionReport:
         transacted: The handshake succeeded, so the session counts against the session limit.
             Source: smtp-delivery C-44, C-52.
         retry_plaintext: Ask this server once more, without TLS. Source: smtp-delivery P-30, P-32.
+        stale: The session, which was kept, was of no use any more: nothing was offered to anybody, and nothing else
+            here counts. Source: smtp-delivery R-46.
         trouble: What the postmaster may want to see of it; None when nothing. Source: smtp-delivery C-70.
     """
 
@@ -26,6 +28,7 @@ class SessionReport:
     completed: bool = False
     transacted: bool = False
     retry_plaintext: bool = False
+    stale: bool = False
     trouble: Trouble | None = None
 
     def once_and_for_all(self) -> "SessionReport":

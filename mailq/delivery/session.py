@@ -10,6 +10,7 @@ smtp_per_request_deadline=yes.
 Source: smtp-delivery R-01 to R-06, R-46, S-06, S-50 to S-61.
 """
 
+import itertools
 from collections.abc import Hashable
 from datetime import timedelta
 
@@ -36,6 +37,8 @@ from mailq.tls.server import Server
 SessionKey = tuple[Hashable, ...]
 """What sessions are kept apart by."""
 
+_numbers = itertools.count(1)
+
 STREAM_ERRORS = (ConnectionLostError, ConnectionTimeoutError, ReplyTooLongError, EarlyReplyError, HookFailedError)
 
 
@@ -55,6 +58,10 @@ class Session:
         login: By which mechanism and with what result a log-in was tried; empty: it was not.
         passage: The right to be open; None: nobody counts.
         seconds: How long each part of the present attempt took, see :class:`~mailq.status.SessionFacts`.
+        stages: How long the server was waited for in each stage of it, likewise.
+        number: Among all sessions of this process.
+        owes_proof: It was kept, and has not answered since: RSET goes before anything else.
+        stale: It was kept for too long, and is of no use.
     """
 
     def __init__(
@@ -79,6 +86,9 @@ class Session:
         self.tls: TlsResult | None = None
         self.login = ""
         self.seconds: dict[str, float] = {}
+        self.stages: dict[Stage, float] = {}
+        self.number = next(_numbers)
+        self.owes_proof = self.stale = False
         self.settings = settings
         self.extensions = NONE
         self.stage = Stage.GREETING
@@ -108,8 +118,8 @@ class Session:
     @property
     def keepable(self) -> bool:
         """Whether another transaction may use this session. Source: smtp-delivery R-02, R-03, R-06, P-28."""
-        settings = self.settings
-        limit = settings.connection_reuse_count_limit
+        limit = self.settings.connection_reuse_count_limit
+        most = 0 if self.passage is None else self.passage.most_messages
         return not (
             self.broken
             or self._spoiled
@@ -117,6 +127,7 @@ class Session:
             or self._reader.pending
             or self._clock.monotonic() >= self._expires_at
             or (limit > 0 and self._reuses >= limit)
+            or 0 < most <= self._reuses + 1
             or (self.encrypted and not self.policy.reuse)
         )
 
@@ -167,7 +178,9 @@ class Session:
                 raise ConnectionTimeoutError
             began = self._clock.monotonic()
             self.say(bytes(piece), Stage.BODY, timedelta(seconds=pace.left_seconds))
-            pace.wrote(len(piece), seconds=self._clock.monotonic() - began)
+            seconds = self._clock.monotonic() - began
+            pace.wrote(len(piece), seconds=seconds)
+            self._waited(Stage.BODY, seconds)
 
     def has_unheard(self) -> bool:
         """Whether the server has said, or done, something that nobody has heard yet; does not wait."""
@@ -194,11 +207,14 @@ class Session:
             ReplyTooLongError: The reply has no end.
         """
         self.stage = stage
+        began = self._clock.monotonic()
         try:
             return self._hear(timeout.total_seconds())
         except STREAM_ERRORS:
             self.broken = True
             raise
+        finally:
+            self._waited(stage, self._clock.monotonic() - began)
 
     def ask(self, data: bytes, stage: Stage, timeout: timedelta) -> Reply:
         """Send a command and return its reply. Raises as :meth:`say` and :meth:`hear`."""
@@ -216,24 +232,32 @@ class Session:
         self._reader = self._new_reader()
         self.extensions = NONE
         self.broken = True
-        result = self._connection.start_tls(
-            self.policy, host=self.endpoint.host, timeout_seconds=self.settings.starttls_timeout.total_seconds()
-        )
+        began = self._clock.monotonic()
+        try:
+            result = self._connection.start_tls(
+                self.policy, host=self.endpoint.host, timeout_seconds=self.settings.starttls_timeout.total_seconds()
+            )
+        finally:
+            self._waited(Stage.TLS, self._clock.monotonic() - began)
         self.tls = result
         self.broken = False
         return result
 
-    def probe(self) -> bool:
-        """Return whether a kept session still answers, in step, and count its reuse. Source: smtp-delivery R-46."""
+    def take_again(self) -> bool:
+        """Count a reuse; False where the kept session is seen to be of no use. Otherwise it owes a proof."""
         self._reuses += 1
-        if self.has_unheard():
-            # Something like "421 idle too long", or a reply too many: it would be taken for the answer to RSET.
-            return False
+        # Something like "421 idle too long", or a reply too many: it would be taken for the answer to RSET.
+        self.owes_proof = not self.has_unheard()
+        return self.owes_proof
+
+    def prove(self) -> bool:
+        """Return whether a kept session still answers, in step. Source: smtp-delivery R-46."""
         try:
             answered = self.ask(commands.RSET, Stage.RSET_PROBE, self.settings.rset_timeout).positive
         except STREAM_ERRORS:
             return False
-        return answered and not self._reader.pending
+        self.owes_proof = not answered or self._reader.pending
+        return not self.owes_proof
 
     def quit(self) -> None:
         """End the session: QUIT where the stream allows it, without waiting for the answer by default."""
@@ -254,6 +278,9 @@ class Session:
         passage, self.passage = self.passage, None
         if passage is not None:
             passage.leave()
+
+    def _waited(self, stage: Stage, seconds: float) -> None:
+        self.stages[stage] = self.stages.get(stage, 0.0) + seconds
 
     def _new_reader(self) -> ReplyReader:
         return ReplyReader(line_filter=self._heard)

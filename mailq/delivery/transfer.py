@@ -12,6 +12,7 @@ Source: smtp-delivery X-01, X-10 to X-70, S-40, S-54 to S-61, T-20 to T-39.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from mailq.delivery.classify import (
     hook_failed,
@@ -32,6 +33,8 @@ from mailq.smtp import commands
 from mailq.smtp.dialogue import Send, Transaction
 from mailq.status import Delivered, Failure, RecipientId, Scope, Stage
 
+STALE: Final = SessionReport(stale=True)
+
 
 def transfer(
     session: Session,
@@ -44,11 +47,11 @@ def transfer(
     """Offer *request* to the session's server for *recipients*.
 
     Returns:
-        A verdict for every recipient, or a failure for those without one.
+        A verdict for every recipient, or a failure for those without one; or that the session was stale.
     """
     unfit = _unfit(session, request, recipients)
     if unfit is not None:
-        return unfit
+        return unfit if not session.owes_proof or session.prove() else STALE
     outgoing = prepare(session, request, ports)
     if isinstance(outgoing, Failure):
         return SessionReport(failure=outgoing, transacted=True)
@@ -68,6 +71,13 @@ def transfer(
         except STREAM_ERRORS as error:
             report = _broken_off(session, transaction, error, may_retry_plaintext=may_retry_plaintext)
             return report.once_and_for_all() if request.doubt_settles and session.stage is Stage.END_OF_DATA else report
+    return _carried_out(session, transaction)
+
+
+def _carried_out(session: Session, transaction: Transaction) -> SessionReport:
+    """What a transaction told that came to its end."""
+    if transaction.stale:
+        return STALE
     if not transaction.clean:
         session.spoil()
     return SessionReport(
@@ -82,6 +92,8 @@ def _broken_off(
     session: Session, transaction: Transaction, error: MailqError, *, may_retry_plaintext: bool
 ) -> SessionReport:
     """What a conversation that broke off told: whom the server had answered for keeps that answer. Source: T-39."""
+    if session.stage is Stage.RSET_PROBE:
+        return STALE
     verdicts, failure, retry = _verdicts(session, transaction), _rejection(session, transaction), False
     if failure is None:
         failure = stream_failure(error, session.stage, session.endpoint)
@@ -116,6 +128,7 @@ def _transaction(session: Session, outgoing: Outgoing, recipients: Sequence[Reci
         pipelining=extensions.offers("PIPELINING"),
         lmtp=request.protocol is Protocol.LMTP,
         chunking=_in_chunk(session, outgoing),
+        probe=session.owes_proof,
     )
 
 
@@ -133,6 +146,7 @@ def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[byte
     """
     settings = session.settings
     timeouts = {
+        Stage.RSET_PROBE: settings.rset_timeout,
         Stage.MAIL: settings.mail_timeout,
         Stage.RCPT: settings.rcpt_timeout,
         Stage.DATA: settings.data_init_timeout,
@@ -144,6 +158,9 @@ def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[byte
             session.say(step.data, step.expects[0], timeouts[step.expects[0]])
             for stage in step.expects:
                 transaction.receive(session.hear(stage, timeouts[stage]))
+                if transaction.stale:
+                    return
+            session.owes_proof = False
         elif _send_content(session, _chunk(blocks) if step.in_chunk else _with_dot(blocks), fence):
             transaction.content_written()
             for _ in range(step.expects):

@@ -1,4 +1,5 @@
-"""Sharing a site: how many sessions a destination gets, over all workers.
+"""Sharing sites, providers and accounts: how many sessions and messages each gets, over all workers.
 
-May touch: settings and errors; Redis in ``redis`` only. Called by: the worker.
+May touch: settings and what is below; Redis in ``redis_limits`` only, files in ``live_rules`` only. A database is
+reached through the shelf of ``shelf_limits``. Called by: the worker, and who explains limits.
 """

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
 """A process learns of a change of place within this time."""
-PAUSE_SECONDS: Final = 3.0
+PAUSE_SECONDS: Final = 5.0
 """Nobody begins a session for this long after a change of place."""
-NOTICE_SECONDS: Final = 5.0
+NOTICE_SECONDS: Final = 8.0
 """A worker's notice that it cannot reach Redis holds for this long."""
 
 _NOTICE: Final = "away"

@@ -29,6 +29,8 @@ Value = Any
 
 MOST_SESSIONS: Final = 100_000
 _MOST_COHORTS: Final = 1000
+_MOST_MESSAGES: Final = 1_000_000
+_MOST_RECIPIENTS: Final = 100_000
 _MOST_IN_RATE: Final = 1_000_000_000
 _LONGEST_INTERVAL: Final = timedelta(days=31)
 _INTERVALS: Final = MappingProxyType(
@@ -209,6 +211,22 @@ def _all_fields() -> Iterable[Field]:
             show=_show_rates,
         )
     yield Field(
+        name="messages_per_session",
+        doc="Most messages on a session; 0 is no limit.",
+        allowed=f"a whole number from 0 to {_MOST_MESSAGES}",
+        read=_whole(0, _MOST_MESSAGES),
+        show=str,
+    )
+    yield Field(
+        name="recipients_per_transaction",
+        doc="Most recipients that a message is sent to at once; 0 is no limit.",
+        allowed=f"a whole number from 0 to {_MOST_RECIPIENTS}",
+        read=_whole(0, _MOST_RECIPIENTS),
+        show=str,
+        # Mail is divided before it is known where it is sent from.
+        kinds=frozenset(Kind) - {Kind.SOURCE},
+    )
+    yield Field(
         name="rate_delay",
         doc="Pause after each delivery; above 0 there is one session.",
         allowed="a duration such as 2s, 5m or 1h",
@@ -288,6 +306,7 @@ SETTING_OF: Final[Mapping[str, str]] = MappingProxyType(
         "negative_feedback": "destination_concurrency_negative_feedback",
         "failed_cohort_limit": "destination_concurrency_failed_cohort_limit",
         "rate_delay": "destination_rate_delay",
+        "recipients_per_transaction": "destination_recipient_limit",
     }
 )
 """Where the default of a field comes from when nothing else says it."""

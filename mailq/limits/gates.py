@@ -5,7 +5,7 @@ A *key* names what is shared: ``nexthop:example.com``, ``site:mx1.p.example,mx2.
 gates of its mail, or none of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -35,6 +35,8 @@ class Gate:
         kept_free: Of *sessions*, for urgent mail alone; less than *sessions*. Urgent mail may go beyond the
             window by as many.
         urgent: This mail may use them.
+        messages_per_session: Most messages that a connection is used for; 0 is no limit. Whoever connects keeps count.
+        recipients_per_transaction: Most recipients that a message is sent to at once; 0 is no limit.
     """
 
     key: str
@@ -44,6 +46,8 @@ class Gate:
     rate_delay: timedelta = ZERO
     kept_free: int = 0
     urgent: bool = False
+    messages_per_session: int = 0
+    recipients_per_transaction: int = 0
 
     @property
     def limit(self) -> int:
@@ -229,6 +233,11 @@ class GateView:
     ends_in: timedelta | None
     status: str = ""
     reason: str = ""
+
+
+def least(numbers: Iterable[int]) -> int:
+    """Return the smallest of *numbers* that are limits, 0 being none."""
+    return min(filter(None, numbers), default=0)
 
 
 def check(gates: Sequence[Gate]) -> None:

@@ -5,7 +5,8 @@ What it holds there is a lease: it runs out by itself, so whoever dies gives
 everything back without anybody's help. Time is that of whoever counts;
 workers' clocks may differ.
 
-Implementations: :mod:`mailq.limits.local_limits`, :mod:`mailq.limits.redis_limits`.
+Implementations: :mod:`mailq.limits.local_limits`, :mod:`mailq.limits.redis_limits`,
+:mod:`mailq.limits.shelf_limits`, and :mod:`mailq.limits.fallback` for two of them.
 
 Source: smtp-delivery Q-20 to Q-40
 """

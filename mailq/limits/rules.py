@@ -26,12 +26,13 @@ from mailq.errors import SettingError
 from mailq.limits.fields import FIELDS, SETTING_OF, Value, shown
 from mailq.limits.gates import ZERO, Gate
 from mailq.limits.keys import ANY, Kind, Subject, host_patterns, key_of, nexthop_key, site_key
-from mailq.limits.shares import kept_free
+from mailq.limits.shares import UNPROVEN, kept_free
 from mailq.limits.window import FeedbackRule, WindowRule
 from mailq.routing.destination import canonical_address, is_hostname, split_nexthops
 from mailq.settings import Settings
 
 _DEFAULT: Final = Subject(Kind.DEFAULT)
+_LANE: Final = "three quarters of all threads (worker_concurrency), for what did not do well within a day"
 _RATES: Final = ("rate", "recipient_rate", "session_rate")
 
 
@@ -71,6 +72,7 @@ class Traffic:
         source: Address that is connected from; empty: the system's choice.
         tenant: Empty: none.
         urgent: It may use the sessions kept free for urgent mail.
+        most_unproven: Most sessions with all nexthops that nothing good is known of, where this is one; 0: it is not.
     """
 
     nexthop: str
@@ -79,6 +81,7 @@ class Traffic:
     source: str = ""
     tenant: str = ""
     urgent: bool = False
+    most_unproven: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +169,8 @@ class RuleBook:
         for key, said in self._others(traffic):
             if not all(FIELDS[name].matches for name in said):
                 yield self._gate(key, said, traffic)
+        if traffic.most_unproven:
+            yield self._lane(traffic)
 
     def _gate(self, key: str, said: Mapping[str, Given], traffic: Traffic) -> Applied:
         moves = {name: one for name, one in self._defaults.items() if FIELDS[name].moves}
@@ -180,9 +185,16 @@ class RuleBook:
                 rate_delay=_value(given, "rate_delay", ZERO),
                 kept_free=kept_free(self._settings, _value(given, "sessions", 0)),
                 urgent=traffic.urgent,
+                messages_per_session=_value(given, "messages_per_session", 0),
+                recipients_per_transaction=_value(given, "recipients_per_transaction", 0),
             ),
             given=given,
         )
+
+    def _lane(self, traffic: Traffic) -> Applied:
+        """Return the gate of nexthops that nothing good is known of."""
+        said = {"sessions": Given(name="sessions", value=traffic.most_unproven, source=_LANE)}
+        return self._gate(UNPROVEN, said, traffic)
 
     def _others(self, traffic: Traffic) -> Iterator[tuple[str, Mapping[str, Given]]]:
         if traffic.hosts:

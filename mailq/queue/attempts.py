@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert
 
-from mailq.queue.messages import RecipientResult
+from mailq.queue.messages import Known, RecipientResult
 from mailq.queue.sqltypes import DatabaseNow
 from mailq.queue.successes import action_of
 from mailq.queue.tables import transcript
@@ -45,7 +45,7 @@ def write_transcripts(connection: Connection, results: Sequence[RecipientResult]
     return written
 
 
-def details_of(ours: Row[Any], result: RecipientResult, transcripts: Mapping[_Key, int]) -> dict[str, Any]:
+def details_of(ours: Row[Any] | Known, result: RecipientResult, transcripts: Mapping[_Key, int]) -> dict[str, Any]:
     """Return the columns of one attempt.
 
     Args:

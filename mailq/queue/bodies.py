@@ -13,7 +13,7 @@ Parts are rows, not slices of a large value, because both databases find a row
 without reading those before it, and take in a large message piece by piece.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from io import BufferedReader, BytesIO, RawIOBase
 from typing import BinaryIO, Final
@@ -23,7 +23,9 @@ from sqlalchemy import bindparam, select
 from mailq.errors import ContentUnavailableError, UnknownMessageError
 from mailq.queue.engine import Database
 from mailq.queue.objects import ObjectStore
+from mailq.queue.sqltypes import among
 from mailq.queue.tables import content, content_part, message
+from mailq.queue.upsert import DIALECTS
 
 PART_BYTES: Final = 262_144
 HEAD_LIMIT_BYTES: Final = 1_048_576
@@ -33,6 +35,12 @@ _END_OF_HEADER: Final = b"\r\n\r\n"
 _first = select(content.c.data, content.c.parts, content.c.location).where(
     content.c.message_id == bindparam("queue_id")
 )
+_small = {
+    dialect: select(content.c.message_id, content.c.data).where(
+        among(content.c.message_id, "queue_ids", dialect), content.c.parts == 1, content.c.location == ""
+    )
+    for dialect in DIALECTS
+}
 _part = select(content_part.c.data).where(
     content_part.c.message_id == bindparam("queue_id"), content_part.c.number == bindparam("number")
 )
@@ -74,6 +82,16 @@ class StoredBodies:
         else:
             pieces = self._pieces(queue_id, row.data, row.parts)
             yield BufferedReader(_Pieces(pieces), _READ_BYTES)
+
+    def read_small(self, queue_ids: Collection[str]) -> dict[str, bytes]:
+        """Return the contents of messages by queue id; those that are not one row here are absent.
+
+        Raises:
+            DatabaseUnavailableError: The database is down.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(_small[connection.dialect.name], {"queue_ids": list(queue_ids)}).all()
+        return {row.message_id: row.data for row in rows}
 
     def read_head(self, queue_id: str) -> bytes:
         """Return the header with its empty line, and perhaps some of what follows; at most about a mebibyte is read.

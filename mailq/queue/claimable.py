@@ -4,7 +4,7 @@ The claim takes what these let through, the sweep frees what they call lost,
 and the explanation asks the same of the database; so they cannot disagree.
 """
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, and_, literal, or_
 
 from mailq.queue.sites import may_be_claimed
 from mailq.queue.sqltypes import DatabaseNow
@@ -20,6 +20,16 @@ IS_DUE: ColumnElement[bool] = recipient.c.due_at <= DatabaseNow()
 
 LEASE_IS_OVER: ColumnElement[bool] = lease.c.expires_at <= DatabaseNow()
 """The lease's owner is lost."""
+
+IS_AT_WORK: ColumnElement[bool] = or_(
+    and_(
+        lease.c.message_id == recipient.c.message_id,
+        or_(lease.c.last_recipient_id.is_(None), recipient.c.id <= lease.c.last_recipient_id),
+    ),
+    # Queue ids hold no space, and nothing that LIKE takes for more than itself.
+    (literal(" ") + lease.c.also_at_work + literal(" ")).like(literal("% ") + recipient.c.message_id + literal(" %")),
+)
+"""The lease's owner may be sending it at this moment, or may have sent it."""
 
 
 def gate_of(connection: Connection, nexthop: str) -> bool | None:

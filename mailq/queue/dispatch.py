@@ -28,6 +28,9 @@ from mailq.queue.upsert import DIALECTS, insert_into
 DISPATCHER: Final = "dispatcher"
 """The role of whoever runs the rounds."""
 
+WELL_TO_THE: Final = timedelta(hours=1)
+"""When a destination last did well is kept as exactly as this."""
+
 _PRIORITIES = range(10)
 
 _priorities = union_all(*(select(literal(number).label("priority")) for number in _PRIORITIES)).subquery("priorities")
@@ -101,6 +104,19 @@ _set_ring = (
         next_ring_at=_not_before_probe(bindparam("earliest", type_=UtcDateTime())), waits_for=null(), waits_since=null()
     )
 )
+_note_well = (
+    update(destination)
+    .where(
+        destination.c.nexthop == bindparam("locked"),
+        func.coalesce(destination.c.well_at, seconds_from_now("seconds")) <= seconds_from_now("seconds"),
+    )
+    .values(well_at=DatabaseNow())
+)
+_forget_well = (
+    update(destination)
+    .where(destination.c.nexthop == bindparam("locked"), destination.c.well_at.is_not(None))
+    .values(well_at=null())
+)
 _set_never = (
     update(destination)
     .where(destination.c.nexthop == bindparam("locked"))
@@ -170,12 +186,22 @@ def due_nexthops(database: Database, *, limit: int, ring_timeout: timedelta) -> 
     return [nexthop for nexthop in due if nexthop not in parked]
 
 
-def settle(database: Database, nexthop: str) -> None:
-    """Set the next ring of *nexthop* to its earliest waiting recipient, or to never."""
+def settle(database: Database, nexthop: str, *, well: bool | None = None) -> None:
+    """Set the next ring of *nexthop* to its earliest waiting recipient, or to never.
+
+    Args:
+        database: The queue.
+        nexthop: As stored.
+        well: It did well, which is kept, or it did not, which has what was kept forgotten; None: nobody knows.
+    """
     with database.write() as connection:
         # Locked first, read in a statement of its own: a deferral that is being recorded comes after the lock is gone
         # and lowers the time again, one recorded before is seen.
         connection.execute(_lock_by_dialect[connection.dialect.name], {"nexthop": nexthop})
+        if well:
+            connection.execute(_note_well, {"locked": nexthop, "seconds": -WELL_TO_THE.total_seconds()})
+        elif well is False:
+            connection.execute(_forget_well, {"locked": nexthop})
         rows = connection.execute(earliest_by_priority, {"nexthop": nexthop}).all()
         earliest = min((row.due_at for row in rows if row.due_at is not None), default=None)
         if earliest is None:

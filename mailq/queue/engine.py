@@ -4,13 +4,15 @@ SQLite runs in WAL mode with full synchronisation, because a committed message
 is a promise; its writers take the lock when they begin and queue inside the
 process, because SQLite's own waiting is neither fair nor quick. PostgreSQL is
 spoken to through psycopg at READ COMMITTED; it ends a transaction in which
-nothing happens for a while, so that nobody's locks outlive him. An engine survives ``fork``: the
+nothing happens for a while, so that nobody's locks outlive him; behind a
+pooler (``?pooler=transaction``) that is the pooler's to do. An engine survives ``fork``: the
 child forgets the parent's connections, which two processes would otherwise
 share and read each other's answers from.
 """
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,8 +21,18 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, SchemaError
 
@@ -30,6 +42,9 @@ _CONNECT_SECONDS = 5
 _IDLE_TRANSACTION = "-c idle_in_transaction_session_timeout=20s"
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 10
+# Less than any server takes to start again.
+_RESTED_SECONDS = 0.1
+_RETURNED = "mailq_returned_at"
 _READ_ONLY = "mailq_read_only"
 _UNDEFINED = {"42P01", "42703"}
 _MISSING_SQLITE = ("no such table", "no such column", "has no column named")
@@ -60,8 +75,21 @@ class Database:
             DatabaseUnavailableError: The database is down, or was busy for too long.
             SchemaError: A table is missing.
         """
-        with self._turn, self._translated(), self.engine.begin() as connection:
+        with self._turn, self.translated(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def write_at_once(self) -> Iterator[Connection]:
+        """Give a connection for a single statement, which is a transaction by itself.
+
+        It saves the round trips of begin and commit. Errors are those of :meth:`write`.
+        """
+        if self.dialect == "sqlite":
+            with self.write() as connection:
+                yield connection
+        else:
+            with self.translated(), self._reader.connect() as connection:
+                yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -71,7 +99,7 @@ class Database:
             DatabaseUnavailableError: The database is down.
             SchemaError: A table is missing.
         """
-        with self._translated(), self._reader.connect() as connection:
+        with self.translated(), self._reader.connect() as connection:
             yield connection
 
     def close(self) -> None:
@@ -87,12 +115,22 @@ class Database:
         return threading.Lock() if self.dialect == "sqlite" else nullcontext()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self, *, own: bool = True) -> Iterator[None]:
+        """Have errors of a driver say what they mean to an operator.
+
+        Args:
+            own: The transaction is ours. Of somebody else's, who may begin it again, conflicts with other
+                transactions are told as the driver tells them.
+
+        Raises:
+            DatabaseUnavailableError: The database is down, or was busy for too long.
+            SchemaError: A table is missing.
+        """
         try:
             yield
         except SQLAlchemyError as error:
             translation = translate(error, self.engine.url)
-            if translation is None:
+            if translation is None or (not own and _is_conflict(error)):
                 raise
             raise translation from error
 
@@ -120,24 +158,64 @@ def build_engine(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    parsed, pooled = _without_pooler(parsed)
     try:
-        return sqlalchemy.create_engine(
+        engine = sqlalchemy.create_engine(
             parsed,
             isolation_level="READ COMMITTED",
             pool_size=_POOL_SIZE,
             max_overflow=_POOL_OVERFLOW,
-            # A restarted database would otherwise fail the first statement on every kept connection.
-            pool_pre_ping=True,
-            connect_args=_postgresql_arguments(parsed),
+            pool_use_lifo=True,
+            connect_args=_postgresql_arguments(parsed, pooled=pooled),
         )
     except ModuleNotFoundError as error:
         raise ConfigError(f"{masked(parsed)} needs the package {error.name}; install mailq[postgres]") from error
+    event.listen(engine, "checkin", _note_return)
+    event.listen(engine, "checkout", _Ping(engine))
+    return engine
 
 
-def _postgresql_arguments(url: URL) -> dict[str, Any]:
-    """Return what is told to the driver; options in the URL are the operator's own, for example behind a pooler."""
+def _note_return(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_RETURNED] = time.monotonic()
+
+
+class _Ping:
+    """Asks a connection that has rested whether it still lives.
+
+    A restarted database would otherwise fail the first statement on every kept connection. One that has just been
+    used is not asked: that would be a round trip for every transaction.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._dialect = engine.dialect
+
+    def __call__(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get(_RETURNED, time.monotonic()) < _RESTED_SECONDS:
+            return
+        try:
+            alive = self._dialect.do_ping(connection)
+        except self._dialect.loaded_dbapi.Error as error:
+            # The others that rest with it are no better; the pool opens a new one.
+            raise InvalidatePoolError from error
+        if not alive:
+            raise InvalidatePoolError
+
+
+def _postgresql_arguments(url: URL, *, pooled: bool = False) -> dict[str, Any]:
+    """Return what is told to the driver; options in the URL are the operator's own."""
     arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
+    if pooled:
+        # The next transaction may be on another connection to the server, which knows no statement of the last one's.
+        return arguments | {"prepare_threshold": None}
     return arguments if "options" in url.query else arguments | {"options": _IDLE_TRANSACTION}
+
+
+def _without_pooler(url: URL) -> tuple[URL, bool]:
+    """Return *url* as the driver understands it, and whether a pooler hands out connections a transaction each."""
+    pooler = url.query.get("pooler", "session")
+    if pooler not in {"session", "transaction"}:
+        raise ConfigError(f"pooler={pooler} in the database URL is not known; use transaction, or session")
+    return url.difference_update_query(["pooler"]), pooler == "transaction"
 
 
 def masked(url: URL) -> str:
@@ -168,6 +246,11 @@ def is_missing_table(error: DBAPIError) -> bool:
     if getattr(error.orig, "sqlstate", None) in _UNDEFINED:
         return True
     return isinstance(error, OperationalError) and any(words in str(error.orig) for words in _MISSING_SQLITE)
+
+
+def _is_conflict(error: SQLAlchemyError) -> bool:
+    """Whether *error* is PostgreSQL's class 40: a deadlock, or a transaction that could not be serialised."""
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "").startswith("40")
 
 
 def _parse(url: str) -> URL:

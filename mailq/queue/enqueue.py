@@ -16,7 +16,9 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from mailq.envelope import Notify
 from mailq.errors import EnvelopeError, IdempotencyConflictError
+from mailq.queue import one_statement
 from mailq.queue.bodies import PART_BYTES
+from mailq.queue.headlines import HEAD_BYTES, headline
 from mailq.queue.messages import NewMessage
 from mailq.queue.queue_ids import RANDOM_BITS, queue_id
 from mailq.queue.sqltypes import DatabaseNow, LaterOf, UtcDateTime
@@ -50,9 +52,14 @@ def insert_messages(connection: Connection, messages: Sequence[NewMessage]) -> l
         EnvelopeError: A message has no recipient, or an impossible priority.
         IdempotencyConflictError: A key was used before with another message.
     """
+    if not messages:
+        return []
     for one in messages:
         _check(one)
     ids = [queue_id(datetime.now(UTC), secrets.randbits(RANDOM_BITS)) for _ in messages]
+    if connection.dialect.driver == one_statement.DRIVER and all(map(fits_one_statement, messages)):
+        one_statement.insert_rows(connection, map(_rows, ids, messages))
+        return ids
     keyed = _distinct_keys(messages, ids)
     existing = _existing(connection, keyed) if keyed else {}
     accepted = [
@@ -71,6 +78,15 @@ def insert_messages(connection: Connection, messages: Sequence[NewMessage]) -> l
         new_id if one.idempotency_key is None else existing.get(one.idempotency_key, keyed[one.idempotency_key][0])
         for new_id, one in zip(ids, messages, strict=True)
     ]
+
+
+def fits_one_statement(one: NewMessage) -> bool:
+    """Tell whether *one* can be written by one statement, where the database's driver is for it."""
+    return one.idempotency_key is None and (bool(one.location) or one.size_bytes <= PART_BYTES)
+
+
+def _rows(new_id: str, one: NewMessage) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    return _message_row(new_id, one), _content_row(new_id, one), list(_recipient_rows(new_id, one))
 
 
 def _check(one: NewMessage) -> None:
@@ -181,6 +197,7 @@ def _message_row(new_id: str, one: NewMessage) -> dict[str, Any]:
         "require_tls": one.require_tls,
         "tls_optional": one.tls_optional,
         "verp": one.verp,
+        **headline(next(one.pieces(HEAD_BYTES), b"")),
     }
 
 

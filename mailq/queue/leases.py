@@ -171,6 +171,8 @@ def _lease_of(
         full=False,
         labels={queue_id: Labels(row.mail_class, row.tenant) for queue_id, row in found.items()},
         stumbles={RecipientId(row.id): row.stumbles for row in taken if row.stumbles},
+        due={RecipientId(row.id): row.due_at for row in taken},
+        priority=max(row.priority for row in found.values()),
     )
 
 

@@ -122,6 +122,8 @@ class Lease:
         full: As many recipients as asked for, so more may wait.
         stumbles: Of those recipients whose last attempts made us stumble, how many did; the others are absent.
         labels: By queue id, class and tenant of the message.
+        due: Since when each recipient was due; empty where nobody asked.
+        priority: Of its least urgent message.
         probe: Tries whether a dead destination is back; see :mod:`mailq.queue.sites`.
     """
 
@@ -135,6 +137,8 @@ class Lease:
     full: bool
     stumbles: Mapping[RecipientId, int] = field(default_factory=dict)
     labels: Mapping[str, Labels] = field(default_factory=dict)
+    due: Mapping[RecipientId, datetime] = field(default_factory=dict)
+    priority: int = DEFAULT_PRIORITY
     probe: bool = False
 
 
@@ -145,10 +149,33 @@ class AtWork:
     Attributes:
         queue_id: A message of the lease; of its recipients, those that the lease still covers.
         last_recipient_id: Of these, the ones up to this id; None: all.
+        also: Other messages of the lease that may be sent, whole, before anything else is noted.
     """
 
     queue_id: str
     last_recipient_id: RecipientId | None = None
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a worker knows of a leased recipient since it was claimed, under the names that its row has.
+
+    Attributes:
+        message_id: Its queue id.
+        lease_id: Whose it is.
+        owner: Of the lease.
+        attempts: Its number of attempts, this one included.
+        address: Envelope address.
+        due_at: Since when it was due.
+    """
+
+    message_id: str
+    lease_id: int
+    owner: str
+    attempts: int
+    address: str
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +188,7 @@ class RecipientResult:
         started_at: Aware; by the worker's clock.
         finished_at: The instant the disposition was made for: the wait until a retry counts from it.
         confirm_delay: A sender who was told of a delay is told of the delivery, too. Source: smtp-delivery Q-58.
+        known: Of a recipient nobody is to be told of, so that its row need not be read again; None: it is read.
     """
 
     recipient_id: RecipientId
@@ -169,3 +197,19 @@ class RecipientResult:
     started_at: datetime
     finished_at: datetime
     confirm_delay: bool = False
+    known: Known | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is to be written down about one lease at once.
+
+    Attributes:
+        lease_id: The lease.
+        results: At most one a recipient; none: only what comes next is noted.
+        at_work: What the lease's owner goes on to; None: that stays as it is.
+    """
+
+    lease_id: int
+    results: tuple[RecipientResult, ...] = ()
+    at_work: AtWork | None = None

@@ -30,7 +30,7 @@ from mailq.queue.backoff import Done, GiveUp, RetryAt
 from mailq.queue.certainty import Quarantine, SetAside, fault_of, is_uncertain
 from mailq.queue.dispatch import earliest_of, ring_no_later
 from mailq.queue.engine import Database
-from mailq.queue.messages import AtWork, RecipientResult
+from mailq.queue.messages import AtWork, Known, RecipientResult
 from mailq.queue.requests import Unreadable
 from mailq.queue.sqltypes import DatabaseNow, UtcDateTime
 from mailq.queue.states import Event, sources, target
@@ -116,13 +116,18 @@ _TRANSITIONS = {
 begin_statement = (
     update(lease)
     .where(lease.c.id == bindparam("token"))
-    .values(message_id=bindparam("queue_id"), last_recipient_id=bindparam("last"))
+    .values(message_id=bindparam("queue_id"), last_recipient_id=bindparam("last"), also_at_work=bindparam("also"))
 )
 
 
 def at_work_row(lease_id: int, at_work: AtWork) -> dict[str, Any]:
     """Return the parameters of ``begin_statement``."""
-    return {"token": lease_id, "queue_id": at_work.queue_id, "last": at_work.last_recipient_id}
+    return {
+        "token": lease_id,
+        "queue_id": at_work.queue_id,
+        "last": at_work.last_recipient_id,
+        "also": " ".join(at_work.also),
+    }
 
 
 def record(
@@ -142,15 +147,57 @@ def record(
     with database.write() as connection:
         if at_work is not None:
             connection.execute(begin_statement, at_work_row(lease_id, at_work))
-        rows = connection.execute(_ours, {"ids": [one.recipient_id for one in results], "token": lease_id}).all()
-        ours = {row.id: row for row in rows}
-        if not ours and _is_recorded(connection, lease_id, results):
-            return
-        if len(ours) < len(results):
-            raise LeaseLostError(
-                f"lease {lease_id}: {len(results) - len(ours)} of {len(results)} recipients belong to somebody else now"
-            )
-        write_results(connection, lease_id, results, rows)
+        record_in(connection, lease_id, results)
+
+
+def record_in(connection: Connection, lease_id: int, results: Sequence[RecipientResult]) -> None:
+    """Record *results*, at least one, in a transaction that has locked the lease where it is to be changed.
+
+    Raises:
+        LeaseLostError: A recipient no longer belongs to the lease; the transaction must be rolled back.
+    """
+    rows = connection.execute(_ours, {"ids": [one.recipient_id for one in results], "token": lease_id}).all()
+    ours = {row.id: row for row in rows}
+    if not ours and _is_recorded(connection, lease_id, results):
+        return
+    if len(ours) < len(results):
+        raise LeaseLostError(
+            f"lease {lease_id}: {len(results) - len(ours)} of {len(results)} recipients belong to somebody else now"
+        )
+    write_results(connection, lease_id, results, rows)
+
+
+def plain_row(result: RecipientResult) -> dict[str, Any]:
+    """Return the attempt of a *result* that is known, as a row of its table."""
+    known = result.known
+    if known is None:
+        raise ValueError(f"recipient {result.recipient_id}: its row must be read first")
+    return _attempt_row(known, result) | details_of(known, result, {})
+
+
+def write_plain(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write attempts that delivered, in the order of their recipients, and the recipients' states.
+
+    Raises:
+        LeaseLostError: A recipient no longer belongs to its lease; the transaction must be rolled back.
+    """
+    states = [
+        {
+            "recipient": row["recipient_id"],
+            "token": row["lease_id"],
+            "status": row["status"],
+            "reason": row["reason"],
+            "relay": row["relay"],
+            "attempted_at": row["finished_at"],
+            "doubted_at": None,
+            "mark": "",
+        }
+        for row in rows
+    ]
+    written = connection.execute(_TRANSITIONS[Event.DELIVER], states).rowcount
+    if written != len(rows):
+        raise LeaseLostError(f"{written} of {len(rows)} recipients could be written")
+    connection.execute(_insert_attempt, rows)
 
 
 def write_results(
@@ -289,7 +336,7 @@ def _note_delays(connection: Connection, queue_ids: Collection[str]) -> None:
         connection.execute(_note_delay[connection.dialect.name], rows)
 
 
-def _attempt_row(ours: Row[Any], result: RecipientResult) -> dict[str, Any]:
+def _attempt_row(ours: Row[Any] | Known, result: RecipientResult) -> dict[str, Any]:
     return {
         "recipient_id": result.recipient_id,
         "message_id": ours.message_id,

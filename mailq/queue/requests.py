@@ -12,20 +12,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, select
 
 from mailq.envelope import DeliveryRequest, Encoding, Protocol, Recipient, Ret
 from mailq.errors import DestinationSyntaxError
 from mailq.faults import describe_fault
 from mailq.queue.enqueue import parse_notify
+from mailq.queue.sqltypes import among
 from mailq.queue.tables import message
+from mailq.queue.upsert import DIALECTS
 from mailq.routing.transport import NextHop
 from mailq.status import RecipientId
 
 # The tags are the application's: no delivery reads them, so none can stumble over them.
-_messages = select(*(column for column in message.c if column is not message.c.tags)).where(
-    message.c.id.in_(bindparam("ids", expanding=True))
-)
+_messages = {
+    dialect: select(*(column for column in message.c if column is not message.c.tags)).where(
+        among(message.c.id, "ids", dialect)
+    )
+    for dialect in DIALECTS
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def messages_of(connection: Connection, queue_ids: Iterable[str]) -> dict[str, R
     """Return the rows of these messages by queue id; one whose columns do not even parse is absent."""
     ids = sorted(set(queue_ids))
     try:
-        rows = connection.execute(_messages, {"ids": ids}).all()
+        rows = connection.execute(_messages[connection.dialect.name], {"ids": ids}).all()
     except (TypeError, ValueError):
         rows = [row for queue_id in ids for row in _message_alone(connection, queue_id)]
     return {row.id: row for row in rows}
@@ -70,7 +75,7 @@ def requests_of(
 
 def _message_alone(connection: Connection, queue_id: str) -> Sequence[Row[Any]]:
     try:
-        return connection.execute(_messages, {"ids": [queue_id]}).all()
+        return connection.execute(_messages[connection.dialect.name], {"ids": [queue_id]}).all()
     except (TypeError, ValueError):
         return ()
 

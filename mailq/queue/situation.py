@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, select, union_all
 
 from mailq.errors import UnknownMessageError
-from mailq.queue.claimable import CLAIMABLE, IS_DUE, LEASE_IS_OVER, gate_of
+from mailq.queue.claimable import CLAIMABLE, IS_AT_WORK, IS_DUE, LEASE_IS_OVER, gate_of
 from mailq.queue.dispatch import DISPATCHER
 from mailq.queue.engine import Database
 from mailq.queue.schedules import Labels
@@ -114,10 +114,6 @@ class Situation:
     ahead: int
 
 
-_at_work = and_(
-    lease.c.message_id == recipient.c.message_id,
-    or_(lease.c.last_recipient_id.is_(None), recipient.c.id <= lease.c.last_recipient_id),
-)
 _facts = (
     select(
         recipient,
@@ -133,7 +129,7 @@ _facts = (
         lease.c.taken_at.label("lease_since"),
         lease.c.expires_at.label("lease_ends"),
         LEASE_IS_OVER.label("lease_is_over"),
-        _at_work.label("at_work"),
+        IS_AT_WORK.label("at_work"),
         audit.c.action.label("order_action"),
         audit.c.actor.label("order_actor"),
         audit.c.at.label("order_at"),

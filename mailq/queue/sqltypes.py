@@ -9,7 +9,7 @@ function may bound an index scan.
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Float, TypeDecorator, bindparam
+from sqlalchemy import ARRAY, DateTime, Dialect, Float, Text, TypeDecorator, any_, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -71,6 +71,16 @@ class LaterOf(FunctionElement[datetime]):
 def seconds_from_now(parameter: str) -> ColumnElement[datetime]:
     """Return an expression for now plus the seconds bound as *parameter*."""
     return DatabaseAfter(bindparam(parameter, type_=Float()))
+
+
+def among(column: ColumnElement[str], parameter: str, dialect: str) -> ColumnElement[bool]:
+    """Return the condition that *column* is in the list bound as *parameter*.
+
+    PostgreSQL gets an array, so that it is the same, prepared, statement whatever the length of the list.
+    """
+    if dialect == "postgresql":
+        return column == any_(bindparam(parameter, type_=ARRAY(Text)))
+    return column.in_(bindparam(parameter, expanding=True))
 
 
 @compiles(DatabaseNow, "postgresql")

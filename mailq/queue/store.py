@@ -10,16 +10,19 @@ Invariants:
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from mailq.errors import SchemaError
+from mailq.errors import LeaseLostError, SchemaError
 from mailq.queue import (
     audit,
     dispatch,
     enqueue,
+    gauges,
+    group,
     history,
     leases,
     notices,
@@ -39,13 +42,15 @@ from mailq.queue import (
 from mailq.queue.audit import AuditEntry, By
 from mailq.queue.auth_failures import StoredAuthFailures
 from mailq.queue.bodies import StoredBodies
+from mailq.queue.borrowed import BorrowedDatabase, Lender
 from mailq.queue.certainty import CertaintyRules
 from mailq.queue.dispatch import Noticed
 from mailq.queue.engine import Database, build_engine, is_missing_table
+from mailq.queue.gauges import QueueGauges
 from mailq.queue.history import HistoryEntry, HistoryQuery
 from mailq.queue.limit_books import StoredBooks
 from mailq.queue.limit_rules import StoredLimitRules
-from mailq.queue.messages import AtWork, Lease, NewMessage, RecipientResult
+from mailq.queue.messages import AtWork, Entry, Lease, NewMessage, RecipientResult
 from mailq.queue.objects import ObjectStore, placed
 from mailq.queue.orders import Done, Preview, Verb
 from mailq.queue.reports import ReportRules
@@ -71,12 +76,12 @@ class Store:
     """The queue.
 
     Args:
-        engine: Made by :func:`mailq.queue.engine.build_engine`; see :meth:`open`.
+        engine: Made by :func:`mailq.queue.engine.build_engine`, see :meth:`open`; or a database in other hands.
         objects: Where large content lies; None: in the database, as all other.
     """
 
-    def __init__(self, engine: Engine, objects: ObjectStore | None = None) -> None:
-        self._database = Database(engine)
+    def __init__(self, engine: Engine | Database, objects: ObjectStore | None = None) -> None:
+        self._database = engine if isinstance(engine, Database) else Database(engine)
         self._objects = objects
         self._rotation = Rotation()
         self.bodies = StoredBodies(self._database, objects)
@@ -94,6 +99,15 @@ class Store:
             ConfigError: The URL does not parse, or names a database that is not supported.
         """
         return cls(build_engine(url), objects)
+
+    @classmethod
+    def borrowing(cls, lender: Lender, *, objects: ObjectStore | None = None) -> "Store":
+        """Return the queue on the connections, and in the transactions, of *lender*.
+
+        Raises:
+            ConfigError: Its kind of database is not supported.
+        """
+        return cls(BorrowedDatabase(lender), objects)
 
     @property
     def engine(self) -> Engine:
@@ -113,6 +127,22 @@ class Store:
             SchemaError: There is no such revision.
         """
         schema.migrate(self._database, revision)
+
+    def upgrade(self, revision: str) -> None:
+        """Bring the schema to *revision* unless it is there, or newer, already.
+
+        Raises:
+            SchemaError: There is no such revision.
+        """
+        schema.upgrade(self._database, revision)
+
+    def downgrade(self, revision: str) -> None:
+        """Bring the schema back to *revision* unless it is there, or older, already.
+
+        Raises:
+            SchemaError: There is no such revision, or a newer release has been here.
+        """
+        schema.downgrade(self._database, revision)
 
     def schema_revision(self) -> str | None:
         """Return the revision the database has; None when it has no tables of mailq."""
@@ -149,9 +179,19 @@ class Store:
         with placed(messages, self._objects) as ready:
             return self._insert(ready, connection)
 
+    def explained(self) -> AbstractContextManager[None]:
+        """Say what a driver's error on somebody else's connection means, as for our own; for a ``with`` block.
+
+        Raises:
+            DatabaseUnavailableError: The database is down, or was busy for too long.
+        """
+        return self._database.translated(own=False)
+
     def _insert(self, messages: Sequence[NewMessage], connection: Connection | None) -> list[str]:
         if connection is None:
-            with self._database.write() as own:
+            database = self._database
+            alone = len(messages) == 1 and enqueue.fits_one_statement(messages[0])
+            with database.write_at_once() if alone else database.write() as own:
                 return enqueue.insert_messages(own, messages)
         try:
             return enqueue.insert_messages(connection, messages)
@@ -227,6 +267,14 @@ class Store:
         """
         record.record(self._database, lease_id, results, at_work=at_work)
 
+    def record_group(self, entries: Sequence[Entry]) -> list[LeaseLostError | None]:
+        """Write down what became of recipients of several leases, in one transaction where that can be.
+
+        Returns:
+            For each entry, None where it is written now, else why it cannot be.
+        """
+        return group.record_group(self._database, entries)
+
     def release(self, lease_id: int) -> None:
         """End a lease; what was not recorded is due at once and counts as not tried. Harmless when repeated."""
         leases.release(self._database, lease_id)
@@ -239,15 +287,15 @@ class Store:
         """End a lease as :meth:`sweep` does when it has run out. Harmless when repeated."""
         sweep.abandon(self._database, lease_id, rules)
 
-    def settle(self, nexthop: str) -> None:
-        """Set the next ring of *nexthop* to its earliest waiting recipient, or to never."""
-        dispatch.settle(self._database, nexthop)
+    def settle(self, nexthop: str, *, well: bool | None = None) -> None:
+        """Set the next ring of *nexthop* to its earliest waiting recipient, or to never; keep whether it did *well*."""
+        dispatch.settle(self._database, nexthop, well=well)
 
     # What nexthops share
 
-    def park(self, nexthop: str, key: str, *, look_again: timedelta) -> None:
-        """Have *nexthop* wait for room under *key*, and be rung after *look_again* in any case."""
-        waiting.park(self._database, nexthop, key, look_again=look_again)
+    def park(self, keys: Mapping[str, str], *, look_again: timedelta) -> None:
+        """Have each nexthop wait for room under its key, and be rung after *look_again* in any case."""
+        waiting.park(self._database, keys, look_again=look_again)
 
     def call_first(self, keys: Sequence[str], *, ring_timeout: timedelta) -> str | None:
         """Return the nexthop that waited longest for one of *keys*; it is the caller's to serve. None: none waits."""
@@ -264,6 +312,10 @@ class Store:
     def hosts_of(self, nexthops: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         """Return the names of the servers that *nexthops* last had; one that was never routed is left out."""
         return waiting.hosts_of(self._database, nexthops)
+
+    def proven(self, nexthops: Collection[str], *, within: timedelta) -> frozenset[str]:
+        """Return those of *nexthops* that did well within so long and are not dead."""
+        return waiting.proven(self._database, nexthops, within=within)
 
     def note_hosts(self, nexthop: str, hosts: Iterable[str]) -> None:
         """Keep the names of the servers that *nexthop* has."""
@@ -337,6 +389,14 @@ class Store:
             UnknownMessageError: There is none.
         """
         return views.show(self._database, queue_id)
+
+    def gauges(self, *, most: int) -> QueueGauges:
+        """Return how the queue is in numbers, with *most* destinations by name; see :mod:`mailq.queue.gauges`.
+
+        Raises:
+            DatabaseUnavailableError: The database is down, or too slow.
+        """
+        return gauges.read_gauges(self._database, most=most)
 
     def counts(self) -> dict[ShownState, int]:
         """Return how many recipients are in each state, zeros included. Reads every recipient."""

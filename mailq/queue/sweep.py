@@ -16,10 +16,10 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, or_, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from mailq.queue.certainty import LOST_FAULT, LOST_REASON, LOST_STATUS, CertaintyRules, after_loss
-from mailq.queue.claimable import LEASE_IS_OVER
+from mailq.queue.claimable import IS_AT_WORK, LEASE_IS_OVER
 from mailq.queue.engine import Database
 from mailq.queue.leases import free
 from mailq.queue.messages import RecipientResult
@@ -58,8 +58,7 @@ _begun = (
     .join(message, message.c.id == recipient.c.message_id)
     .where(
         recipient.c.lease_id.in_(bindparam("tokens", expanding=True)),
-        recipient.c.message_id == lease.c.message_id,
-        or_(lease.c.last_recipient_id.is_(None), recipient.c.id <= lease.c.last_recipient_id),
+        IS_AT_WORK,
         in_state(*sources(Event.QUARANTINE)),
     )
     .order_by(recipient.c.id)

@@ -87,6 +87,9 @@ message = Table(
     Column("require_tls", Boolean, nullable=False, server_default=false()),
     Column("tls_optional", Boolean, nullable=False, server_default=false()),
     Column("verp", Text, nullable=False, server_default=""),
+    # For people to find it by; see mailq.queue.headlines.
+    Column("subject", Text, nullable=False, server_default=""),
+    Column("header_id", Text, nullable=False, server_default=""),
 )
 
 content = Table(
@@ -121,6 +124,8 @@ lease = Table(
     # What its owner is at work on: the recipients of this message that it still holds, up to an id where one is given.
     Column("message_id", Text),
     Column("last_recipient_id", BigInteger),
+    # More messages of the lease that may be sent before anything else is noted, separated by spaces.
+    Column("also_at_work", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
 
@@ -190,6 +195,7 @@ _partial("ix_mailq_recipient_notice", recipient.c.message_id, where="notice = 'w
 _partial("ix_mailq_recipient_uncertain", recipient.c.id, where="uncertain_at IS NOT NULL")
 _partial("ix_mailq_recipient_untold", recipient.c.id, where="state = 'quarantined' AND fault_told_at IS NULL")
 _partial("ix_mailq_recipient_audit", recipient.c.audit_id, where="state = 'held'")
+_partial("ix_mailq_recipient_aside", recipient.c.state, where="state IN ('held', 'quarantined')")
 
 delay = Table(
     "mailq_delay",
@@ -256,8 +262,11 @@ destination = Table(
     Column("hosts", Text, nullable=False, server_default=""),
     Column("waits_for", Text),
     Column("waits_since", UtcDateTime),
+    # When a server last carried a conversation through, to the hour.
+    Column("well_at", UtcDateTime),
 )
 _partial("ix_mailq_destination_next_ring_at", destination.c.next_ring_at, where="next_ring_at IS NOT NULL")
+_partial("ix_mailq_destination_dead", destination.c.nexthop, destination.c.dead_since, where="dead_since IS NOT NULL")
 
 _partial(
     "ix_mailq_destination_waits_for", destination.c.waits_for, destination.c.waits_since, where="waits_for IS NOT NULL"
@@ -390,6 +399,9 @@ limit_book = Table(
     Column("document", Text, nullable=False),
     Column("touched_at", UtcDateTime, nullable=False),
 )
+
+# The revisions whose releases may work on this schema; see mailq.queue.schema.
+schema_serves = Table("mailq_schema_serves", metadata, Column("revision", Text, primary_key=True))
 
 
 def stored(state: State) -> ColumnElement[str]:

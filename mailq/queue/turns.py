@@ -201,4 +201,4 @@ def alternated(shares: Iterable[Sequence[Any]]) -> list[Any]:
 
 
 def _rows(connection: Connection, statement: Any, parameters: dict[str, Any]) -> list[Row[Any]]:
-    return sorted(connection.execute(statement, parameters), key=lambda row: (row.due_at, row.id))
+    return sorted(connection.execute(statement, parameters).all(), key=lambda row: (row.due_at, row.id))

@@ -80,6 +80,11 @@ _front = (
 _hosts = select(destination.c.nexthop, destination.c.hosts).where(
     destination.c.nexthop.in_(bindparam("nexthops", expanding=True)), destination.c.hosts != ""
 )
+_proven = select(destination.c.nexthop).where(
+    destination.c.nexthop.in_(bindparam("nexthops", expanding=True)),
+    destination.c.well_at > seconds_from_now("seconds"),
+    destination.c.dead_since.is_(None),
+)
 _note_hosts = (
     update(destination)
     .where(destination.c.nexthop == bindparam("routed"), destination.c.hosts != bindparam("names"))
@@ -114,17 +119,19 @@ _ring_no_later_than = (
 )
 
 
-def park(database: Database, nexthop: str, key: str, *, look_again: timedelta) -> None:
-    """Have *nexthop* wait until something that *key* names has room; where nothing is due it does not wait.
+def park(database: Database, keys: Mapping[str, str], *, look_again: timedelta) -> None:
+    """Have nexthops wait until what they need has room; one that nothing is due to does not wait.
 
     Args:
         database: The queue.
-        nexthop: As stored.
-        key: Of the gate that is full.
-        look_again: It is rung after this, called or not.
+        keys: By nexthop, the key of the gate that is full.
+        look_again: They are rung after this, called or not.
     """
-    with database.write() as connection:
-        connection.execute(_park, {"parked": nexthop, "key": key, "seconds": look_again.total_seconds()})
+    seconds = look_again.total_seconds()
+    rows = [{"parked": one, "key": keys[one], "seconds": seconds} for one in sorted(keys)]
+    if rows:
+        with database.write() as connection:
+            connection.execute(_park, rows)
 
 
 def call_first(database: Database, keys: Sequence[str], *, ring_timeout: timedelta) -> str | None:
@@ -159,6 +166,15 @@ def hosts_of(database: Database, nexthops: Collection[str]) -> Mapping[str, tupl
     with database.read() as connection:
         rows = connection.execute(_hosts, {"nexthops": sorted(nexthops)}).all()
     return {row.nexthop: tuple(row.hosts.split(",")) for row in rows}
+
+
+def proven(database: Database, nexthops: Collection[str], *, within: timedelta) -> frozenset[str]:
+    """Return those of *nexthops* that did well within so long and are not dead."""
+    if not nexthops:
+        return frozenset()
+    with database.read() as connection:
+        parameters = {"nexthops": sorted(nexthops), "seconds": -within.total_seconds()}
+        return frozenset(connection.execute(_proven, parameters).scalars())
 
 
 def note_hosts(database: Database, nexthop: str, hosts: Iterable[str]) -> None:

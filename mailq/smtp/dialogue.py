@@ -84,6 +84,8 @@ class Transaction:
         lmtp: As above.
         chunking: The server offers CHUNKING and the content fits one chunk. It is used only without PIPELINING: then
             BDAT, which needs no go-ahead, saves the round trip of DATA. Source: RFC 3030.
+        probe: The session was kept: RSET goes first, in the same write as MAIL where that can be, and shows whether
+            the session is still of use. Source: smtp-delivery R-46.
     """
 
     def __init__(
@@ -94,11 +96,13 @@ class Transaction:
         pipelining: bool,
         lmtp: bool = False,
         chunking: bool = False,
+        probe: bool = False,
     ) -> None:
         if not recipients:
             raise ValueError("a transaction needs a recipient")
         self._recipients = tuple(recipient for recipient, _ in recipients)
-        self._commands = deque([_Command(Stage.MAIL, mail)])
+        self._commands = deque([_Command(Stage.RSET_PROBE, commands.RSET)] if probe else [])
+        self._commands.append(_Command(Stage.MAIL, mail))
         self._commands.extend(_Command(Stage.RCPT, data, recipient) for recipient, data in recipients)
         self._commands.append(_Command(Stage.DATA, commands.DATA))
         self._group_limit_bytes = GROUP_LIMIT_BYTES if pipelining else 0
@@ -113,6 +117,7 @@ class Transaction:
         self._rejected: Refusal | None = None
         self._content_sent = False
         self._content_failed = False
+        self._stale = False
 
     @property
     def stage(self) -> Stage:
@@ -138,6 +143,11 @@ class Transaction:
     def undecided(self) -> tuple[RecipientId, ...]:
         """Recipients neither refused nor delivered, in the order given."""
         return tuple(each for each in self._recipients if each not in self._refused and each not in self._delivered)
+
+    @property
+    def stale(self) -> bool:
+        """Whether a kept session turned out to be of no use any more; nothing else that the server says counts."""
+        return self._stale
 
     @property
     def content_sent(self) -> bool:
@@ -180,6 +190,8 @@ class Transaction:
             raise RuntimeError("no reply is expected")
         self._last_stage, recipient = self._awaited.popleft()
         match self._last_stage:
+            case Stage.RSET_PROBE:
+                self._stale = not reply.positive
             case Stage.MAIL:
                 self._mail_reply(reply)
             case Stage.RCPT:

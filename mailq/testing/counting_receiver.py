@@ -6,11 +6,12 @@ counted beside it.
 
 import contextlib
 import heapq
+import itertools
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -43,27 +44,36 @@ class CountingReceiver:
 
     Args:
         addresses: Each is counted by itself.
-        think_seconds: Before each message is taken.
+        think_seconds: Before each message is taken; by address, where they differ.
         greets: Tells whether a connection to an address is greeted; one that is not just hangs.
+        port: Of all addresses; 0 lets the system choose.
+        sampled: Keep :attr:`samples`, which grow for as long as it runs.
     """
 
     def __init__(
         self,
         addresses: Sequence[str] = ("127.0.0.1",),
         *,
-        think_seconds: float = 0.0,
+        think_seconds: float | Mapping[str, float] = 0.0,
         greets: Callable[[str], bool] = lambda _: True,
+        port: int = 0,
+        sampled: bool = True,
     ) -> None:
         self.addresses = tuple(addresses)
-        self.port = 0
+        self.port = port
+        self._sampled = sampled
         self.most: dict[str, int] = dict.fromkeys(addresses, 0)
+        self.connections: dict[str, int] = dict.fromkeys(addresses, 0)
         self.taken: dict[str, list[float]] = {address: [] for address in addresses}
         self.samples: dict[str, list[Sample]] = {address: [] for address in addresses}
-        self._think = think_seconds
+        self._think = (
+            dict(think_seconds) if isinstance(think_seconds, Mapping) else dict.fromkeys(addresses, think_seconds)
+        )
         self._greets = greets
         self._sessions: dict[int, _Session] = {}
         self._open: dict[str, int] = dict.fromkeys(addresses, 0)
-        self._timers: list[tuple[float, int, bytes]] = []
+        self._timers: list[tuple[float, int, _Session, bytes]] = []
+        self._numbers = itertools.count()
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
@@ -86,6 +96,10 @@ class CountingReceiver:
             key.fileobj.close()  # type: ignore[union-attr]  # sockets all of them
         self._selector.close()
 
+    def open_at(self, address: str) -> int:
+        """Return how many connections to *address* are open."""
+        return self._open[address]
+
     def _run(self) -> None:
         sampled_at = 0.0
         while not self._stopping.is_set():
@@ -100,9 +114,9 @@ class CountingReceiver:
                     self._accept(key.fileobj, key.data)  # type: ignore[arg-type]  # a listener
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
-                _, number, answer = heapq.heappop(self._timers)
-                self._take(number, answer)
-            if now - sampled_at >= 0.02:  # noqa: PLR2004 - often enough
+                _, _, session, answer = heapq.heappop(self._timers)
+                self._take(session, answer)
+            if self._sampled and now - sampled_at >= 0.02:  # noqa: PLR2004 - often enough
                 sampled_at = now
                 self._sample(now)
 
@@ -121,6 +135,7 @@ class CountingReceiver:
         self._sessions[wire.fileno()] = session
         self._selector.register(wire, selectors.EVENT_READ, session)
         self._open[address] += 1
+        self.connections[address] += 1
         self.most[address] = max(self.most[address], self._open[address])
         if self._greets(address):
             wire.send(GREETING)
@@ -150,9 +165,8 @@ class CountingReceiver:
                     session.buffer = content
                     return answer
                 session.buffer, session.in_content = rest, False
-                heapq.heappush(
-                    self._timers, (time.monotonic() + self._think, session.wire.fileno(), b"250 2.0.0 Ok\r\n")
-                )
+                at = time.monotonic() + self._think.get(session.address, 0.0)
+                heapq.heappush(self._timers, (at, next(self._numbers), session, b"250 2.0.0 Ok\r\n"))
                 continue
             line, end, rest = session.buffer.partition(b"\r\n")
             if not end:
@@ -169,9 +183,8 @@ class CountingReceiver:
             else:
                 answer += b"250 2.0.0 Ok\r\n"
 
-    def _take(self, number: int, answer: bytes) -> None:
-        session = self._sessions.get(number)
-        if session is not None:
+    def _take(self, session: _Session, answer: bytes) -> None:
+        if self._sessions.get(session.wire.fileno()) is session:
             session.active_at = now = time.monotonic()
             self.taken[session.address].append(now)
             self._say(session, answer)

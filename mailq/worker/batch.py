@@ -8,16 +8,16 @@ smtp_destination_recipient_limit.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mailq.delivery.deliver import OnSettled
-from mailq.delivery.ports import Ports
+from mailq.delivery.ports import MessageBodies, Ports
 from mailq.envelope import CacheRule, DeliveryRequest
 from mailq.errors import ConfigError, ContentUnavailableError, InfrastructureError, LeaseLostError, NoRoomError
 from mailq.faults import describe_fault
-from mailq.queue.messages import AtWork, Lease
+from mailq.queue.messages import Lease
 from mailq.settings import Settings
 from mailq.status import (
     Deferred,
@@ -30,10 +30,12 @@ from mailq.status import (
     Severity,
     Stage,
 )
-from mailq.verp import verp_sender
+from mailq.worker.ahead import Ahead
 from mailq.worker.desk import is_own
 from mailq.worker.evidence import death_in, is_well, news_of
 from mailq.worker.heartbeat import Watch
+from mailq.worker.parts import parts_of, tenant_of, transactions_of
+from mailq.worker.read_ahead import ReadAhead
 from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
 from mailq.worker.tenants import Barred
@@ -78,7 +80,15 @@ class Batch:
         self.well = self.death is None and (self.well or is_well(report))
 
 
-def deliver_batch(lease: Lease, runtime: Runtime, watch: Watch, *, more: bool, ends_at: float = float("inf")) -> Batch:
+def deliver_batch(
+    lease: Lease,
+    runtime: Runtime,
+    watch: Watch,
+    *,
+    more: bool,
+    ends_at: float = float("inf"),
+    ahead: Ahead | None = None,
+) -> Batch:
     """Deliver the messages of *lease* until done, dead, out of time or told to stop, or the lease may be lost.
 
     Args:
@@ -87,12 +97,16 @@ def deliver_batch(lease: Lease, runtime: Runtime, watch: Watch, *, more: bool, e
         watch: Asked before every transaction.
         more: This task had a batch before, so sessions may be waiting to be reused.
         ends_at: By the monotonic clock; no message is begun after it but the first.
+        ahead: How far this task may run ahead of the record; None: not at all.
 
     Raises:
         LeaseLostError: Somebody else owns a recipient of the lease.
         InfrastructureError: The database did not come back in time.
     """
-    parts = tuple(_transactions(lease, runtime.settings))
+    parts = tuple(
+        transactions_of(lease, lambda tenant: runtime.desk.recipients_per_transaction(lease.nexthop, tenant=tenant))
+    )
+    work = tuple(parts_of(lease, parts, runtime.certainty))
     recorder = Recorder(
         lease,
         store=runtime.store,
@@ -100,7 +114,11 @@ def deliver_batch(lease: Lease, runtime: Runtime, watch: Watch, *, more: bool, e
         settings=runtime.settings,
         rules=runtime.certainty,
         on_recorded=runtime.metrics.recorded,
+        listener=runtime.listener,
         monotonic=runtime.monotonic,
+        parts=work,
+        writer=runtime.committer,
+        ahead=ahead,
     )
     course = _Course(
         lease,
@@ -108,16 +126,28 @@ def deliver_batch(lease: Lease, runtime: Runtime, watch: Watch, *, more: bool, e
         watch,
         recorder,
         parts=parts,
-        work=tuple(_at_work(request, lease) for request in parts),
-        ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket),
+        ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(parts, runtime)),
         rule=cache_rule(runtime.settings, lease.nexthop, busy=more or lease.full or len(parts) > 1),
     )
-    course.run(ends_at)
+    try:
+        course.run(ends_at)
+    finally:
+        try:
+            recorder.flush()
+        finally:
+            watch.unrecorded = recorder.unrecorded
     batch = course.batch
     course.barred.postpone(lease, runtime.store)
     if batch.death is None:
         batch.death = _killed_by_feedback(watch.ticket, batch)
     return batch
+
+
+def _bodies(parts: Sequence[DeliveryRequest], runtime: Runtime) -> MessageBodies:
+    stored = runtime.store.bodies
+    if runtime.ports.bodies is not stored:
+        return runtime.ports.bodies
+    return ReadAhead(stored, {request.queue_id: request.size_bytes for request in parts})
 
 
 @dataclass(slots=True)
@@ -129,18 +159,18 @@ class _Course:
     watch: Watch
     recorder: Recorder
     parts: Sequence[DeliveryRequest]
-    work: Sequence[AtWork]
     ports: Ports
     rule: CacheRule
     batch: Batch = field(default_factory=Batch)
     barred: Barred = field(default_factory=Barred)
+    extended_seconds: float = 0.0
 
     def run(self, ends_at: float) -> None:
         """Deliver one part after the other, until something says that it is enough."""
         for number, request in enumerate(self.parts):
             if self._is_over(ends_at):
                 return
-            tenant = self._tenant_of(request)
+            tenant = tenant_of(request, self.lease)
             if self.barred.holds(tenant, request):
                 continue
             try:
@@ -151,15 +181,29 @@ class _Course:
                     self.batch.shut = error
                     return
                 self.barred.note(tenant, request, error)
-            finally:
-                self.watch.unrecorded = self.recorder.unrecorded
 
     def _is_over(self, ends_at: float) -> bool:
         runtime, batch = self.runtime, self.batch
         if runtime.stopping.is_set() or self.watch.lost or batch.death is not None:
             return True
         # The claim has asked already whether the destination is suspended.
-        return batch.messages > 0 and (runtime.monotonic() >= ends_at or runtime.suspended(self.lease.nexthop))
+        return batch.messages > 0 and (self._gives_way(ends_at) or runtime.suspended(self.lease.nexthop))
+
+    def _gives_way(self, ends_at: float) -> bool:
+        """Whether the time is up, and something else may be sent instead of the rest of the batch.
+
+        Where the time was lost by ourselves, another claim would only add to that; so it has to be worth it.
+        """
+        runtime, lease = self.runtime, self.lease
+        ends_at += self.extended_seconds
+        if runtime.monotonic() < ends_at:
+            return False
+        if not runtime.pulse.late or (
+            lease.priority and runtime.store.is_due(lease.nexthop, last_priority=lease.priority - 1)
+        ):
+            return True
+        self.extended_seconds += runtime.settings.batch_time.total_seconds()
+        return False
 
     def _deliver(self, number: int, request: DeliveryRequest, tenant: str) -> bool:
         """Deliver a part when its turn under the limits has come; False when the worker is told to stop before."""
@@ -169,17 +213,12 @@ class _Course:
         if wait and runtime.stopping.wait(wait):
             return False
         begun = replace(request, cache=self.rule, doubt_settles=recorder.doubt_settles(request))
-        recorder.begin(self.work[number])
-        following = next(iter(self.work[number + 1 :]), None)
-        report = _deliver(begun, self.ports, runtime, recorder, following=following)
+        recorder.begin(number)
+        report = _deliver(begun, self.ports, runtime, recorder)
         self.batch.note(begun, report)
         ticket.note(news_of(report))
         self.watch.progress()
         return True
-
-    def _tenant_of(self, request: DeliveryRequest) -> str:
-        labels = self.lease.labels.get(request.queue_id)
-        return "" if labels is None else labels.tenant
 
 
 def _killed_by_feedback(ticket: Ticket, batch: Batch) -> Failure | None:
@@ -196,47 +235,19 @@ def cache_rule(settings: Settings, nexthop: str, *, busy: bool) -> CacheRule:
     return CacheRule(load=keep, store=keep)
 
 
-def _transactions(lease: Lease, settings: Settings) -> Iterator[DeliveryRequest]:
-    """Split messages with more recipients than one transaction may have, or with a sender for each of them."""
-    for request in lease.requests:
-        verp = bool(request.verp and request.sender)
-        size = 1 if verp else settings.destination_recipient_limit or len(request.recipients)
-        # By id, so that one number tells which of them an attempt was about.
-        recipients = sorted(request.recipients, key=lambda recipient: recipient.id)
-        for start in range(0, len(recipients), size):
-            part = replace(request, recipients=tuple(recipients[start : start + size]))
-            yield _with_own_sender(part) if verp else part
-
-
-def _with_own_sender(request: DeliveryRequest) -> DeliveryRequest:
-    """Return *request*, which has one recipient, with that recipient's envelope sender. Source: smtp-delivery B-42."""
-    (recipient,) = request.recipients
-    return replace(request, sender=verp_sender(request.sender, recipient.address, request.verp))
-
-
-def _at_work(request: DeliveryRequest, lease: Lease) -> AtWork:
-    """Return how the lease names *request*: by its message, and where that has more recipients behind, by an id."""
-    last = request.recipients[-1].id
-    whole = next(each for each in lease.requests if each.queue_id == request.queue_id)
-    more = any(recipient.id > last for recipient in whole.recipients)
-    return AtWork(request.queue_id, last if more else None)
-
-
-def _deliver(
-    request: DeliveryRequest, ports: Ports, runtime: Runtime, recorder: Recorder, *, following: AtWork | None
-) -> DeliveryReport:
+def _deliver(request: DeliveryRequest, ports: Ports, runtime: Runtime, recorder: Recorder) -> DeliveryReport:
     started_at = ports.clock.now()
     recorded: set[RecipientId] = set()
 
     def record(outcomes: Mapping[RecipientId, Outcome]) -> None:
         fresh = {one: outcome for one, outcome in outcomes.items() if one not in recorded}
         is_all = len(recorded) + len(fresh) == len(request.recipients)
-        recorder.record(request, fresh, started_at=started_at, following=following if is_all else None)
+        recorder.record(request, fresh, started_at=started_at, complete=is_all)
         recorded.update(fresh)
 
     report = _attempt(request, ports, runtime, record)
     record(report.outcomes)
-    runtime.metrics.attempted(report)
+    runtime.metrics.attempted(report, waited_seconds=(ports.clock.now() - request.arrived_at).total_seconds())
     if report.troubles:
         runtime.on_trouble(request, report.troubles)
     return report

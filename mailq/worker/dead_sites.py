@@ -36,6 +36,7 @@ def note_death(lease: Lease, failure: Failure, request: DeliveryRequest, runtime
     own = schedules.schedule_for(sender=request.sender, nexthop=lease.nexthop, labels=labels)
     attempts = min((lease.attempts.get(one.id, 1) for one in request.recipients), default=1)
     own_wait = wait_after(now - request.arrived_at, own, jitter=0, attempts=attempts)
+    runtime.desk.proven.note_unwell(lease.nexthop)
     probe_at = runtime.store.note_dead(
         lease.nexthop,
         failure,

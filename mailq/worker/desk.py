@@ -19,11 +19,12 @@ from mailq.delivery.session_cache import SessionCache
 from mailq.errors import InfrastructureError, SchemaError
 from mailq.limits.buckets import Rate
 from mailq.limits.fallback import FallbackLimits
-from mailq.limits.gates import ZERO, Gate, Refused
+from mailq.limits.gates import ZERO, Gate, Refused, least
 from mailq.limits.keys import Kind, nexthop_key
 from mailq.limits.port import Limits
 from mailq.limits.rules import RuleBook, Traffic, source_for
 from mailq.settings import Settings
+from mailq.worker.proven import Proven, WellKnown
 from mailq.worker.ticket_office import TicketOffice
 from mailq.worker.tickets import Ticket
 
@@ -31,11 +32,13 @@ log = logging.getLogger(__name__)
 
 PACE: Final = 0.985
 """Share of a rate that is used: what was let go at a steady pace comes to the server less steadily."""
+LOOK_AGAIN: Final = timedelta(seconds=30)
+"""Who waits for room is rung after this, although nobody called."""
 _MOST_REMEMBERED: Final = 10_000
 _BY_SERVERS: Final = frozenset({Kind.SITE, Kind.PROVIDER})
 
 
-class Sites(Protocol):
+class Sites(WellKnown, Protocol):
     """Where it is kept which servers a nexthop has, for all workers."""
 
     def hosts_of(self, nexthops: Collection[str]) -> Mapping[str, tuple[str, ...]]:
@@ -55,6 +58,9 @@ class Desk:
         sites: The store.
         sessions: Idle ones, which hold tickets.
         owner: Names this process.
+
+    Attributes:
+        proven: Which nexthops did well.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Desk:
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._judged: tuple[RuleBook, bool] | None = None
+        self.proven = Proven(sites, limits, owner=owner, threads=settings.worker_concurrency)
         self._office = TicketOffice(self, sessions)
 
     # For tasks
@@ -109,6 +116,12 @@ class Desk:
         """Follow the others where they count; called every second or so."""
         if isinstance(self.limits, FallbackLimits):
             self.limits.look_around()
+        self.proven.on_tick()
+
+    def recipients_per_transaction(self, nexthop: str, *, tenant: str = "") -> int:
+        """Return to how many recipients at once mail to *nexthop* may be sent; 0 is no limit."""
+        traffic = Traffic(nexthop=nexthop, hosts=self.hosts_of([nexthop]).get(nexthop, ()), tenant=tenant)
+        return least(gate.recipients_per_transaction for gate in self._rules().gates(traffic))
 
     # For whoever rings
 
@@ -121,6 +134,7 @@ class Desk:
             InfrastructureError: Whoever counts cannot be reached.
         """
         hosts = self.hosts_of(nexthops)
+        self.proven.look_up(nexthops)
         passed = {one: self.gates(Traffic(nexthop=one, hosts=hosts.get(one, ()), urgent=urgent)) for one in nexthops}
         gates = list({gate.key: gate for group in passed.values() for gate in group}.values())
         rooms = self.limits.room([[gate] for gate in gates])
@@ -146,7 +160,8 @@ class Desk:
 
     def gates(self, traffic: Traffic) -> tuple[Gate, ...]:
         """Return the gates that *traffic* passes, that of its nexthop first."""
-        first, *others = map(_paced, self._rules().gates(traffic))
+        most = self.proven.most_sessions_if_not(traffic.nexthop)
+        first, *others = map(_paced, self._rules().gates(replace(traffic, most_unproven=most)))
         if first.window is not None:
             first = replace(first, window=replace(first.window, dead_time=ZERO))
         return (first, *others)

@@ -8,7 +8,7 @@ Source: celery.md §2.6, §2.8, §6 pitfalls 1, 14 and 18.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
 from mailq.worker.by_hand import nobody
-from mailq.worker.desk import Desk, is_own
+from mailq.worker.desk import LOOK_AGAIN, Desk, is_own
 from mailq.worker.housekeeping import no_housekeeping
 
 log = logging.getLogger(__name__)
@@ -130,12 +130,14 @@ class Dispatcher:
 
     def _ring(self, wanted: Iterable[str]) -> frozenset[str]:
         names = sorted(wanted)
-        shut = self._obstacles(names)
+        shut = self._obstacles(names, urgent=False)
+        # What is kept free for urgent mail is opened only for that: whoever is rung in vain costs as much as a message.
+        urgent = [nexthop for nexthop in shut if self._has_urgent(nexthop)]
+        shut = {one: key for one, key in shut.items() if one not in urgent} | self._obstacles(urgent, urgent=True)
         # A full destination needs no ring: who holds its slots goes on until nothing is due.
         admitted = frozenset(names) - shut.keys()
-        for nexthop, key in shut.items():
-            if not is_own(key, nexthop):
-                self._store.park(nexthop, key, look_again=self._settings.ring_timeout)
+        shared = {nexthop: key for nexthop, key in shut.items() if not is_own(key, nexthop)}
+        self._store.park(shared, look_again=LOOK_AGAIN)
         # Each was due by SQL, so a ring of a moment ago does not stand for it.
         rung = self._ringer.ring_all(sorted(admitted), again=True, patience=RING_PATIENCE) if admitted else frozenset()
         rung |= self._serve_here(sorted(admitted - rung))
@@ -147,14 +149,20 @@ class Dispatcher:
         parked = [one.nexthop for one in self._store.parked(most=PARKED)]
         if not parked:
             return
-        shut = self._obstacles(parked)
+        shut = self._obstacles(parked, urgent=False)
         called = [nexthop for nexthop in parked if nexthop not in shut][:RINGS]
         self._not_rung = self._not_rung.union(self._store.call(called, ring_timeout=self._settings.ring_timeout))
 
-    def _obstacles(self, nexthops: Sequence[str]) -> Mapping[str, str]:
+    def _has_urgent(self, nexthop: str) -> bool:
+        urgent = self._settings.urgent_priority
+        return urgent >= 0 and self._store.is_due(nexthop, last_priority=urgent)
+
+    def _obstacles(self, nexthops: Sequence[str], *, urgent: bool) -> dict[str, str]:
         """Return who has no room, and for what; the others may be rung, and a ring too many tells no more."""
+        if not nexthops:
+            return {}
         try:
-            return self._desk.obstacles(nexthops, urgent=True)
+            return dict(self._desk.obstacles(nexthops, urgent=urgent))
         except InfrastructureError:
             # The ring will tell, or fail and be repeated.
             return {}

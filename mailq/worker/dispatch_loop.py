@@ -7,13 +7,15 @@ spoken of once.
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from mailq.errors import InfrastructureError, SchemaError
 from mailq.queue.dispatch import DISPATCHER
 from mailq.queue.store import Store
-from mailq.worker.dispatch import Dispatcher
+from mailq.worker.dispatch import Dispatcher, Round
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +33,23 @@ class DispatchLoop:
         store: Where the office is held.
         owner: Names this process.
         interval: Pause between two rounds.
+        on_round: Gets what each round did, and the seconds it took.
     """
 
-    def __init__(self, dispatcher: Dispatcher, *, store: Store, owner: str, interval: timedelta) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        store: Store,
+        owner: str,
+        interval: timedelta,
+        on_round: Callable[[Round, float], None] = lambda _round, _seconds: None,
+    ) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._owner = owner
         self._interval = interval
+        self._on_round = on_round
         self._office = max(_SHORTEST_OFFICE, _OFFICE_INTERVALS * interval)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,7 +70,7 @@ class DispatchLoop:
     def step(self) -> float:
         """Run a round if elected; return the seconds to wait until the next."""
         try:
-            busy = self._elect() and self._dispatcher.run_once().busy
+            busy = self._elect() and self._run_round()
         except (InfrastructureError, SchemaError) as error:
             return self._note_outage(error)
         except Exception:
@@ -68,20 +80,32 @@ class DispatchLoop:
         self._failures = 0
         return 0.0 if busy else self._interval.total_seconds()
 
+    def _run_round(self) -> bool:
+        """Run a round; return whether the next should not wait."""
+        began = time.monotonic()
+        done = self._dispatcher.run_once()
+        self._on_round(done, time.monotonic() - began)
+        return done.busy
+
     def _elect(self) -> bool:
         elected = self._store.elect(self._owner, role=ROLE, lease_time=self._office)
         if elected != self._elected:
-            log.info("%s is %s the dispatcher", self._owner, "now" if elected else "no longer")
+            fields = {"event": "dispatcher_elected" if elected else "dispatcher_left", "owner": self._owner}
+            log.info("%s is %s the dispatcher", self._owner, "now" if elected else "no longer", extra=fields)
         self._elected = elected
         if self._failures:
-            log.info("The dispatcher works again after %d failures", self._failures)
+            log.info(
+                "The dispatcher works again after %d failures",
+                self._failures,
+                extra={"event": "dispatcher_works", "failures": self._failures},
+            )
             self._dispatcher.after_outage()
             self._failures = 0
         return elected
 
     def _note_outage(self, error: InfrastructureError | SchemaError) -> float:
         if not self._failures:
-            log.error("The dispatcher waits: %s", error)
+            log.error("The dispatcher waits: %s", error, extra={"event": "dispatcher_waits", "reason": str(error)})
         return self._back_off()
 
     def _back_off(self) -> float:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 from celery.concurrency.thread import TaskPool
@@ -55,11 +56,13 @@ def embedded(
     Raises:
         ConfigError: The settings cannot be used, or the database is not migrated.
     """
+    if concurrency is not None:
+        settings = replace(settings, worker_concurrency=concurrency)
     app = make_app(settings, build=build)
     ready = threading.Event()
     worker = app.WorkController(
         pool_cls=_ThreadPool,
-        concurrency=concurrency or settings.worker_concurrency,
+        concurrency=settings.worker_concurrency,
         ready_callback=lambda _consumer: ready.set(),
         without_gossip=True,
         without_mingle=True,

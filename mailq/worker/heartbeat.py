@@ -165,7 +165,11 @@ class Heartbeat:
             self._tickets.renew(stalled={watch.ticket for watch in stalled})
         except InfrastructureError as error:
             if not self._down:
-                log.warning("Leases cannot be renewed: %s; trying on", error)
+                log.warning(
+                    "Leases cannot be renewed: %s; trying on",
+                    error,
+                    extra={"event": "leases_wait", "reason": str(error)},
+                )
             self._down = True
         else:
             self._down = False
@@ -200,7 +204,10 @@ class Heartbeat:
         if now - watch.progress_at < self._stall_seconds:
             return False
         if not watch.stall_told:
-            log.error("A task of %s finished no message for too long; its mail is given to others", watch.name)
+            fields = {"event": "task_stalled", "nexthop": watch.name}
+            log.error(
+                "A task of %s finished no message for too long; its mail is given to others", watch.name, extra=fields
+            )
             watch.stall_told = True
         return True
 

@@ -11,13 +11,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery, bootsteps
 
 from mailq.settings import Settings
 from mailq.worker.dispatch_loop import DispatchLoop
-from mailq.worker.metrics import MetricsPage
+from mailq.worker.metrics_page import MetricsPage
 from mailq.worker.runtime import Runtime
 from mailq.worker.wiring import build_dispatcher, build_runtime, prepare_database
 
@@ -46,7 +47,12 @@ class Host:
                 self._runtime = self._build(self.settings)
                 self._pid = os.getpid()
                 self._runtime.heartbeat.start()
+                self._runtime.pulse.start()
             return self._runtime
+
+    def has_threads(self, threads: int) -> None:
+        """Take note, before the runtime is built, that Celery was started with other than ``worker_concurrency``."""
+        self.settings = replace(self.settings, worker_concurrency=threads)
 
     def open(self) -> None:
         """Prepare the database, show metrics where that is wanted, and start dispatching.
@@ -56,13 +62,17 @@ class Host:
         """
         runtime = self.runtime()
         prepare_database(runtime.store)
-        self.metrics_page = MetricsPage(runtime.metrics, runtime.settings.metrics_address)
+        runtime.metrics.watch_tasks(lambda: runtime.running, threads=runtime.settings.worker_concurrency)
+        self.metrics_page = MetricsPage(runtime.metrics.registry, runtime.settings.metrics_address)
         self.metrics_page.open()
         self._loop = DispatchLoop(
             build_dispatcher(runtime),
             store=runtime.store,
             owner=runtime.owner,
             interval=runtime.settings.dispatch_interval,
+            on_round=lambda done, seconds: runtime.metrics.dispatched(
+                seconds, freed=done.freed, noticed=done.noticed, rung=done.rung, reports=done.reports
+            ),
         )
         self._loop.start()
 
@@ -104,6 +114,8 @@ class HostStep(bootsteps.StartStopStep):
         self._host: Host = worker.app.host
         if "prefork" in worker.pool_cls.__module__:
             log.warning("The prefork pool needs a process for every session; use --pool=threads")
+        elif worker.concurrency:
+            self._host.has_threads(int(worker.concurrency))
 
     def start(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Begin to dispatch."""

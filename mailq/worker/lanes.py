@@ -9,10 +9,6 @@ the most urgent goes first.
 
 from dataclasses import dataclass
 
-from mailq.limits.shares import FEWEST_TO_SHARE, ordinary_limit
-
-__all__ = ["FEWEST_TO_SHARE", "BatchSize", "ordinary_limit"]
-
 
 @dataclass(slots=True)
 class BatchSize:

@@ -7,27 +7,34 @@ Source: celery.md §2.1, §2.4, §2.5.
 """
 
 import logging
+from dataclasses import replace
+
+from celery.utils.nodenames import host_format
 
 from mailq.broker import is_memory
 from mailq.errors import ConfigError
 from mailq.settings import Settings
 from mailq.worker.app import make_app
+from mailq.worker.logs import worker_logs
 from mailq.worker.wiring import prepare_database
 
 log = logging.getLogger(__name__)
 
 
-def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: str = "INFO") -> int:
+def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: str = "INFO", name: str = "") -> int:
     """Run a worker until it is told to stop; return the process's exit code.
 
     Args:
         settings: In force for this worker.
         concurrency: Threads, hence sessions; None is ``worker_concurrency``.
         loglevel: Of the worker's own log.
+        name: Told apart by it from other workers of this host, in Flower most of all; empty: Celery's own.
 
     Raises:
         ConfigError: The settings cannot be used, or the database is not migrated.
     """
+    if concurrency is not None:
+        settings = replace(settings, worker_concurrency=concurrency)
     if is_memory(settings.broker_url):
         log.warning("The broker is in memory: rings of other processes arrive by the dispatcher, a little later")
     app = make_app(settings)
@@ -37,12 +44,15 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: 
     except ConfigError:
         app.host.close()
         raise
-    worker = app.Worker(
-        pool_cls="threads",
-        concurrency=concurrency or settings.worker_concurrency,
-        loglevel=loglevel,
-        without_gossip=True,
-        without_mingle=True,
-    )
-    worker.start()
+    # Celery sets its log up when a worker is made.
+    with worker_logs(settings):
+        worker = app.Worker(
+            pool_cls="threads",
+            concurrency=settings.worker_concurrency,
+            loglevel=loglevel,
+            hostname=host_format(f"{name}@%h") if name else None,
+            without_gossip=True,
+            without_mingle=True,
+        )
+        worker.start()
     return int(worker.exitcode or 0)

@@ -1,38 +1,45 @@
-"""What a worker process counts, and the page where Prometheus reads it.
+"""What a worker process counts.
 
 Few time series, whatever the mail: no label is an address, a nexthop, a host
 or a server's words. A server's enhanced status is told by class and subject
 only. Each process counts for itself; with several on a machine each needs an
-address of its own.
-
-    mailq_outcomes_total{outcome, status}           recipients by what became of them; status as 4.7, x: unknown subject
-    mailq_sessions_total{tls, level, verified}      new sessions; tls is the protocol, or none
-    mailq_tls_policies_total{source, level}         what decided about their encryption
-    mailq_logins_total{mechanism, result}           log-ins: accepted, refused, remembered, failed, unavailable
+address of its own. :mod:`mailq.worker.metric_names` has the names.
 
 Source: RFC 3463 §3, smtp-delivery P-60 to P-68.
 """
 
-import logging
-import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
-from wsgiref.simple_server import WSGIServer
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-from mailq.errors import SettingError
 from mailq.queue.messages import RecipientResult
 from mailq.queue.record import outcome_word
-from mailq.status import Delivered, DeliveryReport, EnhancedStatus, Outcome, SessionFacts
+from mailq.status import Delivered, DeliveryReport, EnhancedStatus, Outcome, SessionFacts, Stage
+from mailq.worker.durations import LONG_WAITS, Durations
+from mailq.worker.metric_names import METRICS
+from mailq.worker.tally import count_outcomes
 
-log = logging.getLogger(__name__)
-
-_LOOPBACK: Final = "127.0.0.1"
-_LARGEST_PORT: Final = 65_535
 _SUBJECTS: Final = range(8)
 _PROTOCOLS: Final = frozenset({"TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"})
 _SOURCES: Final = frozenset({"tls_security_level", "tls_policy_maps", "DANE", "MTA-STS", "REQUIRETLS", "TLS-Required"})
+_STAGES: Final = {
+    Stage.GREETING: "greeting",
+    Stage.EHLO: "hello",
+    Stage.HELO: "hello",
+    Stage.LHLO: "hello",
+    Stage.STARTTLS: "starttls",
+    Stage.TLS: "tls",
+    Stage.AUTH: "auth",
+    Stage.MAIL: "mail",
+    Stage.RCPT: "rcpt",
+    Stage.DATA: "data",
+    Stage.BODY: "body",
+    Stage.END_OF_DATA: "end_of_data",
+}
+"""Those that have a time series; the others are about taking leave."""
+_PARTS: Final = ("dns", "connect")
+"""Of :attr:`~mailq.status.SessionFacts.seconds`, what comes before there is a session."""
 
 
 class Metrics:
@@ -40,102 +47,109 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._outcomes = self._counter("mailq_outcomes", "Recipients by what became of them.", "outcome", "status")
-        self._sessions = self._counter("mailq_sessions", "New sessions by encryption.", "tls", "level", "verified")
-        self._policies = self._counter("mailq_tls_policies", "What decided about encryption.", "source", "level")
-        self._logins = self._counter("mailq_logins", "Log-ins by mechanism and result.", "mechanism", "result")
+        ProcessCollector(registry=self.registry)
+        self._outcomes = self._counter("mailq_outcomes_total")
+        self._outcome_children: dict[tuple[str, str], Counter] = {}
+        self._sessions = self._counter("mailq_sessions_total")
+        uses = self._counter("mailq_session_uses_total")
+        self._opened, self._reused = uses.labels("opened"), uses.labels("reused")
+        self._policies = self._counter("mailq_tls_policies_total")
+        self._logins = self._counter("mailq_logins_total")
+        claims = self._counter("mailq_claims_total")
+        self._fruitful, self._fruitless = claims.labels("mail"), claims.labels("none")
+        self._claimed = self._counter("mailq_claimed_recipients_total")
+        self._records = self._counter("mailq_records_total")
+        self._rounds = self._counter("mailq_dispatcher_rounds_total")
+        self._round_seconds = self._counter("mailq_dispatcher_round_seconds_total")
+        self._work = self._counter("mailq_dispatcher_work_total")
+        self._tasks = self._gauge("mailq_tasks")
+        self._threads = self._gauge("mailq_threads")
+        self._stages = self._durations("mailq_stage_seconds", label="stage")
+        self._waits = self._durations("mailq_queue_to_sent_seconds", bounds=LONG_WAITS)
 
     def recorded(self, results: Iterable[RecipientResult]) -> None:
         """Count outcomes that stand in the queue now."""
-        for result in results:
-            self._outcomes.labels(outcome_word(result), _class_and_subject(_status_of(result.outcome))).inc()
+        words = [(outcome_word(result), _class_and_subject(_status_of(result.outcome))) for result in results]
+        self._records.inc()
+        for labels in words:
+            child = self._outcome_children.get(labels)
+            if child is None:
+                child = self._outcome_children[labels] = self._outcomes.labels(*labels)
+            child.inc()
+        count_outcomes(word for word, _ in words)
 
-    def attempted(self, report: DeliveryReport) -> None:
-        """Count the new sessions of one run of the routine."""
+    def attempted(self, report: DeliveryReport, *, waited_seconds: float | None = None) -> None:
+        """Count the sessions of one run of the routine.
+
+        Args:
+            report: Of the run.
+            waited_seconds: Age of the message in the queue; None: not known.
+        """
         for facts in _sessions_of(report):
-            tls = facts.tls
-            if tls is not None:
-                level = tls.level.value
-                protocol = (tls.protocol if tls.protocol in _PROTOCOLS else "other") if tls.encrypted else "none"
-                self._sessions.labels(protocol, level, "yes" if tls.verified_by else "no").inc()
-                self._policies.labels(tls.source if tls.source in _SOURCES else "other", level).inc()
+            self._stages.observe(_waits_of(facts))
+            if facts.reused:
+                self._reused.inc()
             else:
-                self._sessions.labels("none", "unknown", "no").inc()
-            if facts.login:
-                mechanism, _, result = facts.login.partition(" ")
-                self._logins.labels(mechanism, result).inc()
+                self._opened.inc()
+                self._count_new(facts)
+        if waited_seconds is not None:
+            sent = sum(isinstance(outcome, Delivered) for outcome in report.outcomes.values())
+            self._waits.observe([("", max(0.0, waited_seconds))] * sent)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def claimed(self, recipients: int) -> None:
+        """Count a claim that leased so many recipients; 0 is none."""
+        if recipients:
+            self._fruitful.inc()
+            self._claimed.inc(recipients)
+        else:
+            self._fruitless.inc()
 
+    def dispatched(self, seconds: float, **work: int) -> None:
+        """Count a round of the dispatcher, and what it did by name."""
+        self._rounds.inc()
+        self._round_seconds.inc(seconds)
+        for what, count in work.items():
+            self._work.labels(what).inc(count)
 
-class MetricsPage:
-    """The page ``/metrics``, from :meth:`open` to :meth:`close`.
+    def watch_tasks(self, running: Callable[[], int], *, threads: int) -> None:
+        """Show how many tasks run whenever somebody looks, and how many could."""
+        self._tasks.set_function(running)
+        self._threads.set(threads)
 
-    Args:
-        metrics: Shown.
-        address: Of ``metrics_address``; empty: nothing is opened.
+    def _count_new(self, facts: SessionFacts) -> None:
+        tls = facts.tls
+        if tls is not None:
+            level = tls.level.value
+            protocol = (tls.protocol if tls.protocol in _PROTOCOLS else "other") if tls.encrypted else "none"
+            self._sessions.labels(protocol, level, "yes" if tls.verified_by else "no").inc()
+            self._policies.labels(tls.source if tls.source in _SOURCES else "other", level).inc()
+        else:
+            self._sessions.labels("none", "unknown", "no").inc()
+        if facts.login:
+            mechanism, _, result = facts.login.partition(" ")
+            self._logins.labels(mechanism, result).inc()
 
-    Raises:
-        SettingError: The address does not parse.
-    """
+    def _counter(self, name: str) -> Counter:
+        metric = METRICS[name]
+        return Counter(name, metric.text, metric.labels, registry=self.registry)
 
-    def __init__(self, metrics: Metrics, address: str) -> None:
-        self._metrics = metrics
-        self._where = split_address(address)
-        self._server: WSGIServer | None = None
-        self._thread: threading.Thread | None = None
+    def _gauge(self, name: str) -> Gauge:
+        return Gauge(name, METRICS[name].text, registry=self.registry)
 
-    @property
-    def port(self) -> int:
-        """Where it listens; 0 where it does not."""
-        return 0 if self._server is None else self._server.server_port
-
-    def open(self) -> None:
-        """Listen; a worker that cannot is no worse at sending mail, so that is only logged."""
-        if self._where is None:
-            return
-        host, port = self._where
-        try:
-            opened: Any = start_http_server(port, host, registry=self._metrics.registry)
-        except OSError as error:
-            log.error("The metrics cannot be shown at %s:%d: %s", host, port, error.strerror)  # noqa: TRY400 - the text says it all
-            return
-        self._server, self._thread = opened
-        log.info("Metrics are at http://%s:%d/metrics", host, self.port)
-
-    def close(self) -> None:
-        """Stop listening; harmless when repeated."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()
-        if self._thread is not None:
-            self._thread.join()
-
-
-def split_address(text: str) -> tuple[str, int] | None:
-    """Return host and port of ``host:port``, ``[IPv6]:port`` or ``:port``, which is on loopback; None of no text.
-
-    Raises:
-        SettingError: It is none of these.
-    """
-    if not text:
-        return None
-    host, colon, port = text.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and int(port) <= _LARGEST_PORT):
-        raise SettingError(f"setting 'metrics_address' must be host:port or :port, not {text!r}")
-    return host.removeprefix("[").removesuffix("]") or _LOOPBACK, int(port)
+    def _durations(self, name: str, **options: object) -> Durations:
+        made = Durations(name, METRICS[name].text, **options)  # type: ignore[arg-type]  # passed on as they are
+        self.registry.register(made)
+        return made
 
 
 def _sessions_of(report: DeliveryReport) -> Iterator[SessionFacts]:
-    """Yield the facts of each new session once; those of one session are one object."""
+    """Yield the facts of each session once; those of one session are one object."""
     seen: set[int] = set()
     for outcome in report.outcomes.values():
         last = outcome if isinstance(outcome, Delivered) else outcome.failure
         for evidence in (*outcome.earlier, last):
             facts = evidence.facts
-            if facts is not None and not facts.reused and id(facts) not in seen:
+            if facts is not None and id(facts) not in seen:
                 seen.add(id(facts))
                 yield facts
 
@@ -146,3 +160,14 @@ def _status_of(outcome: Outcome) -> EnhancedStatus:
 
 def _class_and_subject(status: EnhancedStatus) -> str:
     return f"{status.severity.value}.{status.subject if status.subject in _SUBJECTS else 'x'}"
+
+
+def _waits_of(facts: SessionFacts) -> Iterator[tuple[str, float]]:
+    """Yield each stage and the time that the session waited in it."""
+    yield from ((part, facts.seconds[part]) for part in _PARTS if part in facts.seconds)
+    added: dict[str, float] = {}
+    for stage, seconds in facts.stages.items():
+        name = _STAGES.get(stage)
+        if name is not None:
+            added[name] = added.get(name, 0.0) + seconds
+    yield from added.items()

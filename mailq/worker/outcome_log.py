@@ -1,8 +1,10 @@
 """One log event for every outcome of every recipient, for people and for log shippers.
 
-The event's name is ``sent``, ``deferred``, ``bounced`` or ``expired``; its
-fields stand in the record as well (``extra``), so a formatter can write JSON;
-``earlier`` says what the servers asked before said, in the same attempt.
+The event's name is the outcome; its fields stand in the record as well
+(``extra``), so a formatter can write JSON. ``queue_id`` leads to the message,
+``lease`` to its attempts in the history and to what else was done under the
+same lease, ``session`` to what else was sent over the same connection by this
+worker; ``earlier`` says what the servers asked before said, in the same attempt.
 """
 
 import logging
@@ -16,14 +18,16 @@ from mailq.status import Delivered
 log = logging.getLogger("mailq.outcome")
 
 
-def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: RecipientResult) -> None:
-    """Write the event of one recipient's outcome."""
+def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: RecipientResult, *, lease_id: int) -> None:
+    """Write the event of one recipient's outcome, found under a lease."""
     outcome, disposition = result.outcome, result.disposition
     if isinstance(outcome, Delivered):
         relay, status, reason = str(outcome.endpoint), outcome.reply.status, outcome.reply.text
+        facts = outcome.facts
     else:
         failure = outcome.failure
         relay, status, reason = str(failure.relay or "none"), failure.status, failure.reason
+        facts = failure.facts
     event = outcome_word(result)
     due_at = disposition.due_at.isoformat() if isinstance(disposition, RetryAt) else ""
     fields = {
@@ -31,6 +35,8 @@ def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: Recip
         "queue_id": queue_id,
         "recipient": recipient.address,
         "nexthop": nexthop,
+        "lease": lease_id,
+        "session": 0 if facts is None else facts.number,
         "relay": relay,
         "status": str(status),
         "reason": reason,

@@ -5,43 +5,50 @@ database afterwards. So an outcome that cannot be recorded is tried again until
 it is, until the lease turns out to be lost, or until patience ends; then the
 log says so, and those recipients are as uncertain as if the worker had died.
 
-The record of one message's outcome says in the same transaction which message
-comes next, so naming what is at work costs no transaction of its own.
+The record of one message's outcome says in the same transaction what comes
+next, so naming what is at work costs no transaction of its own. Where the
+server is faster than the database, several messages are named at a time, and
+the session does not wait for each record, see :mod:`mailq.worker.ahead`.
+
+Invariant: nothing is sent that the lease does not name for sure.
 
 Source: celery.md §2.3, §6 pitfall 6.
 """
 
 import logging
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from mailq.delivery.ports import Ports
-from mailq.envelope import DeliveryRequest
-from mailq.errors import DatabaseUnavailableError, LeaseLostError
-from mailq.queue.backoff import RetryAt, dispose
-from mailq.queue.certainty import CertaintyRules, UncertainPolicy, after_attempt, is_uncertain
-from mailq.queue.messages import AtWork, Lease, RecipientResult
+from mailq.envelope import DeliveryRequest, Notify
+from mailq.queue.backoff import Done, RetryAt, dispose
+from mailq.queue.certainty import CertaintyRules, Ruling, UncertainPolicy, after_attempt, is_uncertain
+from mailq.queue.messages import AtWork, Entry, Known, Lease, RecipientResult
 from mailq.queue.schedules import Labels, Schedules
 from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.status import Deferred, Delivered, Failure, Outcome, RecipientId
+from mailq.worker.ahead import Ahead, Part, named_from
+from mailq.worker.committer import PATIENCE_LEASE_TIMES, Direct, Receipt, Writer
+from mailq.worker.listener import Listener, tell_no_application, tell_outcome
 from mailq.worker.outcome_log import log_outcome
 
 log = logging.getLogger(__name__)
 
-PATIENCE_LEASE_TIMES: Final = 5
-"""So many lease times an outcome is tried to be written: nobody can take the mail over while the database is down."""
 _RULES: Final = CertaintyRules()
-_FIRST_PAUSE_SECONDS: Final = 0.05
-_LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
-def _sleep(seconds: float) -> None:
-    threading.Event().wait(seconds)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """An entry on its way."""
+
+    receipt: Receipt
+    request: DeliveryRequest | None = None
+    results: Sequence[RecipientResult] = ()
 
 
 class Recorder:
@@ -54,8 +61,14 @@ class Recorder:
         settings: Retry schedule and lease time.
         rules: What follows from doubt and from stumbling.
         on_recorded: Gets what was written.
+        listener: The application's own; told of each outcome.
         monotonic: Seconds that never go backwards.
-        sleep: Waits for some seconds.
+        parts: What is to be sent under the lease, in this order; empty: :meth:`begin` is not called.
+        writer: Writes for all sessions of this process; None: each outcome is written at once, by itself.
+        ahead: How far this task may run ahead; None: each record is waited for.
+
+    Attributes:
+        unrecorded: An outcome could not be written: whether its message was sent is known to nobody else.
     """
 
     def __init__(
@@ -67,31 +80,66 @@ class Recorder:
         settings: Settings,
         rules: CertaintyRules = _RULES,
         on_recorded: Callable[[Sequence[RecipientResult]], None] = lambda _: None,
+        listener: Listener = tell_no_application,
         monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = _sleep,
+        parts: Sequence[Part] = (),
+        writer: Writer | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self._lease = lease
-        self._store = store
         self._ports = ports
         self._settings = settings
         self._rules = rules
-        # The claim has noted this.
-        self._at_work = AtWork(lease.requests[0].queue_id)
         self.unrecorded = False
         self._schedules = Schedules.of(settings)
         self._on_recorded = on_recorded
+        self._listener = listener
         self._monotonic = monotonic
-        self._sleep = sleep
+        patience = PATIENCE_LEASE_TIMES * settings.lease_time.total_seconds()
+        self._writer: Writer = writer or Direct(store, patience_seconds=patience, monotonic=monotonic)
+        self._ahead = ahead or Ahead(1)
+        self._parts = parts
+        self._jobs: deque[_Job] = deque()
+        # The claim has named the first message.
+        first = AtWork(lease.requests[0].queue_id)
+        self._named = self._named_for_sure = int(bool(parts) and parts[0].at_work == first)
+        self._namings: deque[tuple[int, Receipt]] = deque()
+        self._number = 0
+        self._began_at = monotonic()
 
-    def begin(self, at_work: AtWork) -> None:
-        """Make sure that the lease says what is about to be sent.
+    def begin(self, number: int) -> None:
+        """Make sure that the lease names what is about to be sent: the part of this *number*.
 
         Raises:
+            LeaseLostError: Somebody else owns a recipient of an earlier part now.
             DatabaseUnavailableError: It could not be noted, so nothing may be sent.
         """
-        if at_work != self._at_work:
-            self._store.begin(self._lease.id, at_work)
-            self._at_work = at_work
+        asked_at = self._monotonic()
+        self._number = number
+        if number >= self._named or (number == 0 and self._ahead.now > 1):
+            self._submit((), None, self._name_from(number))
+        if self._parts[number].alone:
+            self.flush()
+        while self._named_for_sure <= number and self._namings:
+            upto, receipt = self._namings.popleft()
+            receipt.wait()
+            if receipt.error is None:
+                self._named_for_sure = upto
+        self._harvest()
+        now = self._monotonic()
+        self._ahead.note(work_seconds=asked_at - self._began_at, wait_seconds=now - asked_at)
+        self._began_at = now
+
+    def flush(self) -> None:
+        """Wait until all that was given is written.
+
+        Raises:
+            LeaseLostError: Somebody else owns a recipient now; its outcome was not written.
+            DatabaseUnavailableError: The database did not come back in time; something was not written.
+        """
+        for job in self._jobs:
+            job.receipt.wait()
+        self._harvest()
 
     def doubt_settles(self, request: DeliveryRequest) -> bool:
         """Whether a server that does not answer the final dot is the last that is asked."""
@@ -103,34 +151,62 @@ class Recorder:
         outcomes: Mapping[RecipientId, Outcome],
         *,
         started_at: datetime,
-        following: AtWork | None = None,
+        complete: bool = True,
     ) -> None:
-        """Record what an attempt that began at *started_at* made of some of *request*'s recipients.
+        """Have recorded what an attempt that began at *started_at* made of some of *request*'s recipients.
+
+        Returns before it is written where a writer was given; :meth:`begin` and :meth:`flush` tell of what failed.
 
         Args:
             request: What was attempted.
             outcomes: Not recorded before.
             started_at: By the worker's clock.
-            following: What comes next, where this was the last of *request*; else None.
+            complete: These are the last ones of the part that was begun.
 
         Raises:
-            LeaseLostError: Somebody else owns a recipient now; nothing was written.
-            DatabaseUnavailableError: The database did not come back in time; nothing was written.
+            LeaseLostError: Somebody else owns a recipient now; something was not written.
+            DatabaseUnavailableError: The database did not come back in time; something was not written.
         """
         if not outcomes:
             return
         results = [self._result(request, one, outcome, started_at) for one, outcome in outcomes.items()]
-        try:
-            self._write(results, following)
-        except (LeaseLostError, DatabaseUnavailableError) as error:
-            self.unrecorded = any(isinstance(one.outcome, Delivered) or is_uncertain(one.outcome) for one in results)
-            _tell_unrecorded(request, results, error)
-            raise
-        self._at_work = following or self._at_work
-        self._on_recorded(results)
-        by_id = {recipient.id: recipient for recipient in request.recipients}
-        for result in results:
-            log_outcome(request.queue_id, self._lease.nexthop, by_id[result.recipient_id], result)
+        following = self._number + 1
+        is_next = complete and following < len(self._parts)
+        self._submit(results, request, self._name_from(following) if is_next else None)
+        self._harvest()
+
+    def _name_from(self, number: int) -> AtWork:
+        # What was named once stays named until it is recorded, so whichever note is the last one holds.
+        at_work, self._named = named_from(self._parts, number, most=max(self._ahead.now, self._named - number))
+        return at_work
+
+    def _submit(
+        self, results: Sequence[RecipientResult], request: DeliveryRequest | None, at_work: AtWork | None
+    ) -> None:
+        receipt = self._writer.submit(Entry(self._lease.id, tuple(results), at_work))
+        self._jobs.append(_Job(receipt, request, results))
+        if at_work is not None:
+            self._namings.append((self._named, receipt))
+
+    def _harvest(self) -> None:
+        """Tell everybody what is written by now, and what could not be."""
+        failed: Exception | None = None
+        while self._jobs and self._jobs[0].receipt.done:
+            job = self._jobs.popleft()
+            error = job.receipt.error
+            if error is not None:
+                self._note_unrecorded(job, error)
+                failed = failed or error
+            elif job.request is not None:
+                self._on_recorded(job.results)
+                self._tell(job.request, job.results)
+        if failed is not None:
+            raise failed
+
+    def _note_unrecorded(self, job: _Job, error: Exception) -> None:
+        self.unrecorded |= any(isinstance(one.outcome, Delivered) or is_uncertain(one.outcome) for one in job.results)
+        if job.request is not None:
+            _tell_unrecorded(job.request, job.results, error)
 
     def record_waiting(self, request: DeliveryRequest, failure: Failure) -> None:
         """Record for all of *request*'s recipients that *failure* keeps them waiting; whose time is over expires.
@@ -143,28 +219,59 @@ class Recorder:
         """
         now = self._ports.clock.now()
         results = [self._result(request, one.id, Deferred(failure), now) for one in request.recipients]
-        self._write(
-            [
-                replace(each, disposition=replace(each.disposition, due_at=each.finished_at))
-                if isinstance(each.disposition, RetryAt)
-                else each
-                for each in results
-            ]
-        )
-        self._on_recorded(results)
-        for recipient, result in zip(request.recipients, results, strict=True):
-            log_outcome(request.queue_id, self._lease.nexthop, recipient, result)
+        still_due = [
+            replace(each, disposition=replace(each.disposition, due_at=each.finished_at))
+            if isinstance(each.disposition, RetryAt)
+            else each
+            for each in results
+        ]
+        self._submit(still_due, request, None)
+        self._harvest()
+
+    def _tell(self, request: DeliveryRequest, results: Sequence[RecipientResult]) -> None:
+        """Tell the log and the application what is recorded."""
+        by_id = {recipient.id: recipient for recipient in request.recipients}
+        for result in results:
+            recipient = by_id[result.recipient_id]
+            log_outcome(request.queue_id, self._lease.nexthop, recipient, result, lease_id=self._lease.id)
+            tell_outcome(self._listener, request.queue_id, self._lease.nexthop, recipient, result)
 
     def _result(
         self, request: DeliveryRequest, recipient_id: RecipientId, outcome: Outcome, started_at: datetime
     ) -> RecipientResult:
         now = self._ports.clock.now()
-        labels = self._labels_of(request)
-        schedule = self._schedules.schedule_for(
-            sender=request.sender,
-            nexthop=self._lease.nexthop,
-            labels=labels,
+        return RecipientResult(
+            recipient_id=recipient_id,
+            outcome=outcome,
+            disposition=Done()
+            if isinstance(outcome, Delivered)
+            else self._ruling(request, recipient_id, outcome, now=now),
+            started_at=started_at,
+            finished_at=now,
+            confirm_delay=self._settings.confirm_delay_cleared,
+            known=self._known(request, recipient_id),
         )
+
+    def _known(self, request: DeliveryRequest, recipient_id: RecipientId) -> Known | None:
+        """Return what is known of a recipient; None where somebody may have to be told of its delivery."""
+        due_at = self._lease.due.get(recipient_id)
+        recipient = next(one for one in request.recipients if one.id == recipient_id)
+        if due_at is None or self._settings.confirm_delay_cleared or Notify.SUCCESS in recipient.notify:
+            return None
+        return Known(
+            message_id=request.queue_id,
+            lease_id=self._lease.id,
+            owner=self._lease.owner,
+            attempts=self._lease.attempts[recipient_id],
+            address=recipient.address,
+            due_at=due_at,
+        )
+
+    def _ruling(
+        self, request: DeliveryRequest, recipient_id: RecipientId, outcome: Outcome, *, now: datetime
+    ) -> Ruling:
+        labels = self._labels_of(request)
+        schedule = self._schedules.schedule_for(sender=request.sender, nexthop=self._lease.nexthop, labels=labels)
         disposition = dispose(
             outcome,
             schedule,
@@ -174,40 +281,19 @@ class Recorder:
             jitter=self._ports.rng.random() * schedule.jitter,
             attempts=self._lease.attempts.get(recipient_id, 1),
         )
-        return RecipientResult(
-            recipient_id=recipient_id,
-            outcome=outcome,
-            disposition=after_attempt(
-                outcome,
-                disposition,
-                mail_class=labels.mail_class,
-                stumbles=self._lease.stumbles.get(recipient_id, 0),
-                rules=self._rules,
-            ),
-            started_at=started_at,
-            finished_at=now,
-            confirm_delay=self._settings.confirm_delay_cleared,
+        return after_attempt(
+            outcome,
+            disposition,
+            mail_class=labels.mail_class,
+            stumbles=self._lease.stumbles.get(recipient_id, 0),
+            rules=self._rules,
         )
 
     def _labels_of(self, request: DeliveryRequest) -> Labels:
         return self._lease.labels.get(request.queue_id, Labels())
 
-    def _write(self, results: list[RecipientResult], at_work: AtWork | None = None) -> None:
-        deadline = self._monotonic() + PATIENCE_LEASE_TIMES * self._settings.lease_time.total_seconds()
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                self._store.record(self._lease.id, results, at_work=at_work)
-            except DatabaseUnavailableError:
-                if self._monotonic() >= deadline:
-                    raise
-            else:
-                return
-            self._sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
-
-def _tell_unrecorded(request: DeliveryRequest, results: list[RecipientResult], error: Exception) -> None:
+def _tell_unrecorded(request: DeliveryRequest, results: Sequence[RecipientResult], error: Exception) -> None:
     """Log which recipients have the message although the queue does not know: they may get it twice."""
     delivered = {result.recipient_id for result in results if isinstance(result.outcome, Delivered)}
     for recipient in request.recipients:
@@ -217,5 +303,10 @@ def _tell_unrecorded(request: DeliveryRequest, results: list[RecipientResult], e
                 request.queue_id,
                 recipient.address,
                 error,
-                extra={"event": "unrecorded", "queue_id": request.queue_id, "recipient": recipient.address},
+                extra={
+                    "event": "unrecorded",
+                    "queue_id": request.queue_id,
+                    "recipient": recipient.address,
+                    "reason": str(error),
+                },
             )

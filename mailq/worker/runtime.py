@@ -26,9 +26,12 @@ from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
 from mailq.status import DeliveryReport
-from mailq.worker.desk import Desk
+from mailq.worker.committer import Committer
+from mailq.worker.desk import LOOK_AGAIN, Desk
 from mailq.worker.heartbeat import Heartbeat
+from mailq.worker.listener import Listener, tell_no_application
 from mailq.worker.metrics import Metrics
+from mailq.worker.pulse import Pulse
 from mailq.worker.suspended import never
 from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import OnTrouble, tell_nobody
@@ -66,9 +69,12 @@ class Runtime:
         heartbeat: Renews what tasks hold.
         security: Refreshes policies and reports on TLS; None: nobody does.
         certainty: What follows when nobody knows whether mail was sent, and when it makes us stumble.
+        committer: Records for all tasks; None: each outcome is recorded by itself.
+        pulse: Whether this process is slow itself.
         routine: The delivery routine.
         on_trouble: Gets what the routine reports of troubled sessions.
         suspended: Whether somebody has stopped a nexthop; asked between messages.
+        listener: The application's own; told what became of each recipient.
         metrics: Counts what becomes of recipients, and how sessions went.
         monotonic: Seconds that never go backwards.
         stopping: Set once: take nothing new, finish, hand back.
@@ -84,14 +90,22 @@ class Runtime:
     heartbeat: Heartbeat
     security: TlsService | None = None
     certainty: CertaintyRules = field(default_factory=CertaintyRules)
+    committer: Committer | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     routine: Routine = deliver
     on_trouble: OnTrouble = tell_nobody
     suspended: Callable[[str], bool] = never
+    listener: Listener = tell_no_application
     metrics: Metrics = field(default_factory=Metrics)
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     _tasks: int = 0
     _quiet: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return self._tasks
 
     @property
     def crowded(self) -> bool:
@@ -118,22 +132,23 @@ class Runtime:
             key: Of the gate that is shut.
             wait_seconds: Until it opens; None: nobody knows, and whoever ends a session there calls.
         """
-        self.settle(nexthop)
+        if wait_seconds is not None:
+            self.settle(nexthop)
         try:
             if wait_seconds is None:
-                self.store.park(nexthop, key, look_again=self.settings.ring_timeout)
+                self.store.park({nexthop: key}, look_again=LOOK_AGAIN)
             else:
                 self.store.ring_not_before(nexthop, timedelta(seconds=wait_seconds))
         except InfrastructureError as error:
             log.warning("The next ring of %s could not be set: %s", nexthop, error)
 
-    def settle(self, nexthop: str) -> None:
+    def settle(self, nexthop: str, *, well: bool | None = None) -> None:
         """Have the dispatcher ring *nexthop* when its next recipient is due; an unreachable database is not waited for.
 
         The dispatcher rings after ``ring_timeout`` where this failed.
         """
         try:
-            self.store.settle(nexthop)
+            self.store.settle(nexthop, well=well)
         except InfrastructureError as error:
             log.warning("The next ring of %s could not be set: %s", nexthop, error)
 
@@ -149,6 +164,9 @@ class Runtime:
     def close(self) -> None:
         """Close everything; no task runs any more."""
         self.stopping.set()
+        if self.committer is not None:
+            self.committer.close()
+        self.pulse.stop()
         self.heartbeat.stop()
         self.sessions.close()
         if self.security is not None:

@@ -16,22 +16,26 @@ Source: celery.md §2.2, §2.8.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mailq.errors import InfrastructureError, LeaseLostError, NoRoomError, SchemaError
 from mailq.limits.gates import Bar, Refused
 from mailq.queue.messages import Lease
 from mailq.queue.store import LAST_PRIORITY
+from mailq.worker.ahead import Ahead
 from mailq.worker.batch import Batch, deliver_batch
 from mailq.worker.dead_sites import call_the_roll, note_death, note_life
 from mailq.worker.heartbeat import Watch
 from mailq.worker.lanes import BatchSize
+from mailq.worker.proven import SLOW_SECONDS
 from mailq.worker.runtime import Runtime
 from mailq.worker.tickets import Ticket
 
 log = logging.getLogger(__name__)
 _RING_AGAIN_SECONDS: Final = 1.0
+# Asking whether there is room is a question to Redis; a batch may take no longer than a few of them.
+_ASK_AGAIN_SECONDS: Final = 0.25
 # A nexthop with a single message is not worth a thread that waits for more.
 _LINGER_AFTER_MESSAGES: Final = 2
 # Where every thread has a task, bulk mail would keep urgent mail of others waiting for as long as tasks last.
@@ -68,9 +72,10 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
             finally:
                 ticket.end(drained=not more and service.shut is None)
         if service.shut is not None:
+            runtime.settle(ticket.nexthop, well=service.proved)
             runtime.turn_away(ticket.nexthop, service.shut.key, service.shut.wait_seconds)
         else:
-            runtime.settle(ticket.nexthop)
+            runtime.settle(ticket.nexthop, well=service.proved)
         if more:
             runtime.ringer.ring(ticket.nexthop, again=True)
         return service.total
@@ -99,10 +104,12 @@ class _Service:
     Attributes:
         messages: Tried for the present nexthop.
         total: Tried for all.
+        proved: The present nexthop did well; False: it is slow; None: neither was seen.
         shut: Why it had to end before all was done; None: it had not.
         ends_at: The present nexthop's time is over, by the monotonic clock.
         last_at: The task's is, likewise.
         began_at: When the task began, likewise.
+        ahead: How far it may run ahead of the record.
     """
 
     runtime: Runtime
@@ -114,12 +121,16 @@ class _Service:
     total: int = 0
     shut: NoRoomError | None = None
     well: bool = False
+    proved: bool | None = None
     rung_at: float = float("-inf")
+    asked_at: float = float("-inf")
     last_at: float = 0.0
     began_at: float = 0.0
+    ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
         self.began_at = self.runtime.monotonic()
+        self.ahead = Ahead(self.runtime.settings.unrecorded_limit if self.runtime.committer is not None else 1)
         self.last_at = self.ends_at + (_TURNS - 1) * self.runtime.settings.task_time.total_seconds()
 
     @property
@@ -132,7 +143,8 @@ class _Service:
         try:
             return self._run()
         except LeaseLostError:
-            log.warning("The lease on %s was lost; others have its mail", self.nexthop)
+            fields = {"event": "lease_lost", "nexthop": self.nexthop}
+            log.warning("The lease on %s was lost; others have its mail", self.nexthop, extra=fields)
             return True
         except (InfrastructureError, SchemaError) as error:
             # No ring: it would find the same. The dispatcher rings when the database is back.
@@ -177,10 +189,11 @@ class _Service:
         if refused is not None:
             runtime.turn_away(nexthop, refused.key, refused.wait_seconds)
             return False
-        runtime.settle(before)
+        runtime.settle(before, well=self.proved)
         self.watch.name = nexthop
         self.ends_at = min(_end_of_task(runtime), self.last_at)
-        self.size, self.messages, self.well = BatchSize(runtime.settings.lease_recipients), 0, False
+        self.size, self.messages = BatchSize(runtime.settings.lease_recipients), 0
+        self.well, self.proved = False, None
         self._call_another()
         return True
 
@@ -218,6 +231,7 @@ class _Service:
             lease_time=settings.lease_time,
             last_priority=self.last_priority,
         )
+        self.runtime.metrics.claimed(0 if lease is None else len(lease.attempts))
         if lease is not None:
             self.watch.begin(lease.id, asked_at=asked_at)
         return lease
@@ -243,14 +257,26 @@ class _Service:
             self._call_help()
 
     def _deliver(self, lease: Lease) -> Batch:
-        ends_at = self.runtime.monotonic() + self.runtime.settings.batch_time.total_seconds()
-        batch = deliver_batch(lease, self.runtime, self.watch, more=self.total > 0, ends_at=ends_at)
+        began_at = self.runtime.monotonic()
+        ends_at = began_at + self.runtime.settings.batch_time.total_seconds()
+        batch = deliver_batch(lease, self.runtime, self.watch, more=self.total > 0, ends_at=ends_at, ahead=self.ahead)
         self.messages += batch.messages
         self.total += batch.messages
         self.well = batch.well
+        if batch.well:
+            self._prove(lease, self.runtime.monotonic() - began_at <= SLOW_SECONDS * batch.messages)
         if not lease.probe and batch.shut is None:
             self.size.note(batch.recipients, of=len(lease.attempts))
         return batch
+
+    def _prove(self, lease: Lease, quick: bool) -> None:  # noqa: FBT001 - read where it is measured
+        """Note whether the nexthop did well; one with more mail makes room among those that did not yet."""
+        proven = self.runtime.desk.proven
+        if quick is not self.proved:
+            self.proved = quick
+            (proven.note_well if quick else proven.note_unwell)(self.nexthop)
+        if quick and lease.full:
+            self.watch.ticket.prove()
 
     def _is_back(self) -> bool:
         """Whether there is mail after all: somebody found the nexthop dead that this task has just found well."""
@@ -260,7 +286,10 @@ class _Service:
     def _call_help(self) -> None:
         """Ring for one more session, unless there is no room or this task rang a moment ago."""
         now = self.runtime.monotonic()
-        if now - self.rung_at >= _RING_AGAIN_SECONDS and self.runtime.desk.has_room(self.nexthop):
+        if now - self.rung_at < _RING_AGAIN_SECONDS or now - self.asked_at < _ASK_AGAIN_SECONDS:
+            return
+        self.asked_at = now
+        if self.runtime.desk.has_room(self.nexthop):
             self.rung_at = now
             self.runtime.ringer.ring(self.nexthop, again=True)
 

@@ -24,10 +24,11 @@ from mailq.delivery.ports import Passage, Way
 from mailq.delivery.session_cache import SessionCache
 from mailq.errors import InfrastructureError, NoRoomError
 from mailq.limits.buckets import NOTHING, Amounts, Unit
-from mailq.limits.gates import Admitted, Bar, Feedback, Gate, Refused, Verdict, WindowChange
+from mailq.limits.gates import Admitted, Bar, Feedback, Gate, Refused, Verdict, WindowChange, least
 from mailq.limits.keys import Kind, Subject, key_of, nexthop_key
 from mailq.limits.port import ONE_SESSION, Limits
 from mailq.limits.rules import Traffic
+from mailq.limits.shares import UNPROVEN
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,11 @@ class _Connection:
 
     def __init__(self, ticket: "Ticket") -> None:
         self.ticket = ticket
+
+    @property
+    def most_messages(self) -> int:
+        """Return the least that a limit of its mail has."""
+        return least(gate.messages_per_session for one in self.ticket.admitted for gate in one.gates)
 
     def leave(self) -> None:
         """Note that the connection is closed, or did not come about."""
@@ -267,6 +273,10 @@ class Ticket:
             self.nexthop = nexthop
         return refused
 
+    def prove(self) -> None:
+        """Leave the lane of nexthops that nothing good is known of."""
+        self._drop({UNPROVEN})
+
     def part(self) -> None:
         """Close the task's idle session, if it has one."""
         self._part_with_own()
@@ -279,6 +289,8 @@ class Ticket:
             self.turn_to("")
         except InfrastructureError as error:
             log.debug("What was found about %s could not be told: %s", self.nexthop, error)
+        if self._open:
+            self._drop({UNPROVEN})
         with self._office.lock:
             self._at_work = False
         self._office.settle(self)

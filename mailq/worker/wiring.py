@@ -39,12 +39,14 @@ from mailq.settings import Settings
 from mailq.smtp.connection import SocketConnector
 from mailq.tls.https import HTTPS_PORT
 from mailq.worker.by_hand import ByHand, nobody
+from mailq.worker.committer import Committer
 from mailq.worker.desk import Desk
 from mailq.worker.dispatch import Dispatcher
 from mailq.worker.heartbeat import Heartbeat
 from mailq.worker.housekeeping import Housekeeper
+from mailq.worker.listener import load_listener
 from mailq.worker.login_files import check_logins, login_files
-from mailq.worker.metrics import split_address
+from mailq.worker.metrics_page import split_address
 from mailq.worker.plugins import load_hooks
 from mailq.worker.runtime import Runtime
 from mailq.worker.serve import serve_nexthop
@@ -183,8 +185,10 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         heartbeat=heartbeat,
         security=security,
         certainty=CertaintyRules.of(settings),
+        committer=Committer(store, lease_time=settings.lease_time),
         on_trouble=trouble.tell,
         suspended=Suspended(store),
+        listener=load_listener(settings.on_outcome),
     )
 
 

@@ -110,12 +110,20 @@ def test_an_answer_says_what_applies_who_says_so_and_who_holds_it(store: Store) 
 
     found = queue.limits.explain(traffic)
 
-    assert ["nexthop:x.example", "site:mx.p.example"] == [one.key for one in found.limits]
-    assert [(1, 4, 4), (1, 1, None)] == [(one.busy, one.limit, one.window) for one in found.limits]
-    assert [{"worker 1": 1}] * 2 == [one.holders for one in found.limits]
+    assert ["nexthop:x.example", "site:mx.p.example", "lane:unproven"] == [one.key for one in found.limits]
+    assert [(1, 4, 4), (1, 1, None), (0, 67, None)] == [(one.busy, one.limit, one.window) for one in found.limits]
+    assert [{"worker 1": 1}, {"worker 1": 1}, {}] == [one.holders for one in found.limits]
     assert "destination_concurrency_limit (default)" == found.limits[0].fields[0].source
     assert found.limits[1].fields[0].source.startswith("set by ann@home.test at ")
     assert ("site:mx.p.example", "1 of 1 sessions to site:mx.p.example are open") == (found.tightest, found.shut)
+
+
+def test_what_did_well_is_in_no_lane(store: Store) -> None:
+    queue = a_queue(store)
+    queue.send(sender="ann@home.test", to=["bob@x.example"], subject="Hi", text="Hello")
+    store.notice(limit=1)
+    store.settle("x.example", well=True)
+    assert ["nexthop:x.example"] == [one.key for one in queue.limits.explain(Traffic(nexthop="x.example")).limits]
 
 
 def test_servers_are_those_that_the_nexthop_last_had_and_each_of_their_addresses_counts(store: Store) -> None:
@@ -124,7 +132,8 @@ def test_servers_are_those_that_the_nexthop_last_had_and_each_of_their_addresses
     queue.limits.set("source:*", {"sessions": 9})
     addresses = [("198.51.100.1", ""), ("192.0.2.7", "203.0.113.1")]
     found = queue.limits.explain(Traffic(nexthop="x.example"), addresses, problem="no MX records")
-    assert ["nexthop:x.example", "provider:p", "source:203.0.113.1"] == [one.key for one in found.limits]
+    keys = [one.key for one in found.limits]
+    assert ["nexthop:x.example", "provider:p", "source:203.0.113.1", "lane:unproven"] == keys
     assert "no MX records; each worker process counts its own sessions" in found.problem
     assert (None, None, "") == (found.limits[0].busy, found.limits[0].holders, found.tightest)
 

@@ -1,6 +1,7 @@
 """Whatever happens, shared limits do step by step what the rows say: on every implementation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
@@ -14,9 +15,13 @@ from mailq.limits.gates import Admitted, Feedback, Gate, Refused, Verdict
 from mailq.limits.local_limits import LocalLimits
 from mailq.limits.port import Limits
 from mailq.limits.redis_limits import RedisLimits
+from mailq.limits.shelf_limits import ShelfLimits
 from mailq.limits.window import FeedbackRule, WindowRule
+from mailq.queue.limit_books import StoredBooks
+from mailq.queue.store import Store
 from mailq.testing.redisd import RedisServer
 from tests.fakes.limits_model import LimitsModel, ModelKey, ModelRate
+from tests.fakes.queue_values import unsynced
 
 SECOND = 1_000_000
 UNITS = ("messages", "recipients", "sessions")
@@ -236,6 +241,39 @@ def run(make: Callable[[Callable[[], int]], Limits], *, examples: int) -> None:
 def test_limits_of_one_process_do_what_the_rows_say():
     """Source: smtp-delivery Q-20 to Q-23, Q-26, Q-30, Q-31, Q-34 to Q-37, Q-39, Q-40."""
     run(lambda time: LocalLimits(time=time), examples=80)
+
+
+class Timed:
+    """The database's books at the model's time."""
+
+    def __init__(self, books: StoredBooks, time: Callable[[], int]) -> None:
+        self.books = books
+        self.time = time
+        self.prefix = f"{uuid4()}:"
+
+    @contextmanager
+    def open(self, keys: Collection[str]) -> Iterator[tuple[dict[str, str], int]]:
+        with self.books.open({self.prefix + key for key in keys}) as (kept, _):
+            texts = {key: kept[self.prefix + key] for key in keys}
+            yield texts, self.time()
+            kept.update((self.prefix + key, text) for key, text in texts.items())
+
+    def read(self, keys: Collection[str]) -> tuple[Mapping[str, str], int]:
+        texts, _ = self.books.read({self.prefix + key for key in keys})
+        return {key.removeprefix(self.prefix): text for key, text in texts.items()}, self.time()
+
+
+def test_limits_in_sqlite_do_what_the_rows_say(sqlite_url: str):
+    """Source: smtp-delivery Q-20 to Q-23, Q-26, Q-30, Q-31, Q-34 to Q-37, Q-39, Q-40."""
+    with closing(unsynced(Store.open(sqlite_url))) as store:
+        run(lambda time: ShelfLimits(Timed(store.limit_books, time)), examples=15)
+
+
+@pytest.mark.postgres
+def test_limits_in_postgresql_do_what_the_rows_say(postgres_url: str):
+    """Source: smtp-delivery Q-20 to Q-23, Q-26, Q-30, Q-31, Q-34 to Q-37, Q-39, Q-40."""
+    with closing(Store.open(postgres_url)) as store:
+        run(lambda time: ShelfLimits(Timed(store.limit_books, time)), examples=8)
 
 
 @pytest.mark.redis

@@ -6,10 +6,14 @@ from mailq.queue.messages import NewMessage, NewRecipient
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.queue.waiting import Parked
+from mailq.status import EnhancedStatus, Failure, Scope, Stage
 from tests.fakes.poll import eventually
 
 HOUR = timedelta(hours=1)
 SITE = "site:mx.test"
+REFUSED = Failure(
+    status=EnhancedStatus.parse("4.4.1"), reason="Connection refused", stage=Stage.CONNECT, scope=Scope.SERVER
+)
 
 
 def due(store: Store, *nexthops: str) -> None:
@@ -30,7 +34,7 @@ def due(store: Store, *nexthops: str) -> None:
 
 def park(store: Store, *nexthops: str, key: str = SITE, look_again: timedelta = HOUR) -> None:
     for one in nexthops:
-        store.park(one, key, look_again=look_again)
+        store.park({one: key}, look_again=look_again)
         # SQLite counts milliseconds.
         parked_at = store.limit_books.read([])[1]
         eventually(lambda parked_at=parked_at: store.limit_books.read([])[1] >= parked_at + 2000)
@@ -88,6 +92,26 @@ def test_servers_of_a_nexthop_are_kept_whatever_their_order(store: Store) -> Non
     store.note_hosts("a.test", ["mx2.test", "mx1.test"])
     store.note_hosts("unknown.test", ["mx1.test"])
     assert {"a.test": ("mx1.test", "mx2.test")} == store.hosts_of(["a.test", "b.test", "unknown.test"])
+
+
+def test_who_did_well_is_proven_until_it_is_dead(store: Store) -> None:
+    due(store, "a.test", "b.test")
+    store.settle("a.test", well=True)
+    store.settle("b.test")
+    names = ["a.test", "b.test", "unknown.test"]
+    assert {"a.test"} == store.proven(names, within=HOUR)
+    assert frozenset() == store.proven(names, within=-HOUR)
+    store.settle("a.test")
+    assert {"a.test"} == store.proven(names, within=HOUR)
+    store.note_dead("a.test", REFUSED, least=HOUR, most=HOUR, jitter=0)
+    assert frozenset() == store.proven(names, within=HOUR)
+
+
+def test_who_turned_out_slow_is_proven_no_longer(store: Store) -> None:
+    due(store, "a.test")
+    store.settle("a.test", well=True)
+    store.settle("a.test", well=False)
+    assert frozenset() == store.proven(["a.test"], within=HOUR)
 
 
 def test_a_ring_can_be_put_off_and_new_mail_brings_it_forward(store: Store) -> None:

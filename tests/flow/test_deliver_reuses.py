@@ -57,6 +57,7 @@ def test_a_kept_session_that_is_dead_costs_nothing():
         assert send(world) + send(world) == ["sent 2.0.0 mx1.dest.test"] * 2
         assert len(world.network.attempts) == 2
         assert world.network.connections[0].closed
+        assert len(world.servers["mx1"].accepted) == 2
 
 
 def test_the_reuse_count_is_limited():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mailq.status import Delivered, Outcome, SessionFacts
-from tests.fakes.servers import FakeServer
+from mailq.status import Delivered, Outcome, SessionFacts, Stage
+from tests.fakes.servers import FakeConnection, FakeServer
 from tests.fakes.world import World
 
 
@@ -47,6 +47,29 @@ def test_each_part_of_a_delivery_is_timed():
     assert world.clock.monotonic() - began - 0.125 == sum(seconds.values())
 
 
+def test_the_wait_for_a_server_is_told_by_stage(monkeypatch: pytest.MonkeyPatch):
+    """With pipelining, the first reply of a group bears the wait for all of it."""
+    world = World({"mx1": FakeServer()})
+    original = FakeConnection.receive
+
+    def receive(connection: FakeConnection, *, timeout_seconds: float) -> bytes:
+        if timeout_seconds > 0:
+            world.clock.advance(0.25)
+        return original(connection, timeout_seconds=timeout_seconds)
+
+    monkeypatch.setattr(FakeConnection, "receive", receive)
+    facts = facts_of(*world.deliver().values())
+    waited = {stage: seconds for stage, seconds in facts.stages.items() if seconds}
+    assert dict.fromkeys((Stage.GREETING, Stage.EHLO, Stage.MAIL, Stage.END_OF_DATA), 0.25) == waited
+    assert {Stage.RCPT, Stage.DATA, Stage.BODY} <= facts.stages.keys()
+
+
+def test_each_session_has_a_number_of_its_own_which_its_messages_share():
+    world = World({"mx1": FakeServer()})
+    first, second = (facts_of(*world.deliver().values()).number for _ in range(2))
+    assert 0 < first < second
+
+
 def test_a_server_that_cannot_be_reached_is_timed_as_far_as_it_came():
     world = World({"mx1": None})
     slow(world, "connector", 2.0)
@@ -59,11 +82,11 @@ def test_a_destination_that_does_not_resolve_is_timed():
     assert {"dns": 0.0} == facts_of(outcome).seconds
 
 
-def test_a_kept_session_has_no_connect():
+def test_a_kept_session_has_no_connect_and_no_handshake():
     world = World({"mx1": FakeServer()}, connection_cache_destinations=("dest.test",))
     world.deliver()
     (outcome,) = world.deliver().values()
-    assert {"dns", "handshake", "transfer"} == facts_of(outcome).seconds.keys()
+    assert {"dns", "transfer"} == facts_of(outcome).seconds.keys()
 
 
 HALF = {"rcpts": {"bad@dest.test": "550 5.1.1 no"}}

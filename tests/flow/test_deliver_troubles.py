@@ -144,4 +144,4 @@ def test_a_transcript_of_a_kept_session_begins_where_the_last_message_ended():
     assert world.troubles == ()
     world.deliver(cache=KEPT)
     (trouble,) = world.troubles
-    assert trouble.transcript[:2] == ("Out: RSET", "In:  250 2.0.0 ok")
+    assert trouble.transcript[:2] == ("Out: RSET", "Out: MAIL FROM:<s@sender.test> BODY=7BIT")

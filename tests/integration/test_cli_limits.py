@@ -94,8 +94,9 @@ def test_a_domain_is_explained_by_its_servers_with_where_each_number_comes_from(
     assert "nexthop:far.test: at most 7 sessions" in told
     assert "destination_concurrency_limit (environment MAILQ_DESTINATION_CONCURRENCY_LIMIT)" in told
     assert "site:mx.far.test: at most 4 sessions" in told
+    assert "lane:unproven: at most 75 sessions" in told
     (found,) = _json(run("explain", "far.test", "--json"))
-    assert (["mx.far.test"], ["nexthop:far.test", "site:mx.far.test"]) == (
+    assert (["mx.far.test"], ["nexthop:far.test", "site:mx.far.test", "lane:unproven"]) == (
         found["hosts"],
         [one["key"] for one in found["limits"]],
     )

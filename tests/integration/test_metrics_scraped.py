@@ -22,7 +22,7 @@ def test_a_running_worker_shows_what_it_did(sqlite_url: str, tmp_path: Path, cap
     script = rejecting("r0@d0.test")
     settings = {"metrics_address": "127.0.0.1:0", "notify_classes": (), "transport_maps": ("sender.test=d1.test",)}
     with (
-        caplog.at_level(logging.INFO, "mailq.worker.metrics"),
+        caplog.at_level(logging.INFO, "mailq.worker.metrics_page"),
         fleet(sqlite_url, None, tmp_path, script=script, **settings) as one,
         embedded(one.settings),
     ):

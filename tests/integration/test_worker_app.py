@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.concurrency.thread import TaskPool as ThreadPool
 
 from mailq.broker import DELIVER_TASK, DISPATCH_TASK
 from mailq.errors import SchemaError
@@ -110,6 +111,18 @@ def test_celery_finds_the_application_with_the_settings_of_the_environment(tmp_p
     settings = Settings(database_url=f"sqlite:///{tmp_path / 'queue.db'}", worker_concurrency=3)
     done = run_python(program, **environment_of(settings))
     assert "mailq 3 ['mailq.deliver', 'mailq.dispatch']\n" == done.stdout, done.stderr
+
+
+def test_a_number_of_sessions_given_at_the_start_goes_before_the_setting(tmp_path: Path) -> None:
+    with embedded(unroutable(f"sqlite:///{tmp_path / 'new.db'}"), concurrency=3) as runtime:
+        assert 3 == runtime.settings.worker_concurrency
+
+
+def test_celerys_own_number_of_threads_goes_before_the_setting(sqlite_url: str) -> None:
+    app = make_app(unroutable(sqlite_url))
+    HostStep(SimpleNamespace(app=app, pool_cls=ThreadPool, steps=[], concurrency=7))
+    assert 7 == app.host.runtime().settings.worker_concurrency
+    close(app)
 
 
 def test_an_embedded_worker_makes_its_own_sqlite_file(tmp_path: Path) -> None:

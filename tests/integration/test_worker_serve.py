@@ -138,6 +138,27 @@ def test_a_task_gives_way_after_a_moment_where_no_thread_is_free(
     assert rung == bench.bell.rung
 
 
+@pytest.mark.parametrize(("seconds", "proven"), [(0.0, {NEXTHOP}), (6.0, set())])
+def test_a_nexthop_is_proven_by_mail_that_it_took_unless_that_was_slow(
+    opened: Store, seconds: float, proven: set[str]
+) -> None:
+    bench = Bench(opened)
+    passed = 0.0
+
+    def slowly(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        nonlocal passed
+        passed += seconds
+        return taken_by_all(request, on_settled)
+
+    bench.answer = slowly
+    bench.runtime.monotonic = lambda: time.monotonic() + passed
+    opened.settle(NEXTHOP, well=True)
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    serve(bench)
+    assert proven == opened.proven([NEXTHOP], within=timedelta(hours=1))
+    assert bool(proven) is bench.desk.proven.holds_for(NEXTHOP)
+
+
 def test_a_message_with_many_recipients_goes_in_several_transactions(opened: Store) -> None:
     bench = Bench(opened, destination_recipient_limit=2)
     bench.queue([f"r{i}@dest.test" for i in range(5)])

@@ -3,17 +3,19 @@
 Source: smtp-delivery Q-20, Q-31, Q-35, Q-40
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from mailq.errors import BrokerUnavailableError
-from mailq.limit_views import sessions_for, view
+from mailq.limit_views import most_unproven_now, sessions_for, view
 from mailq.limits.gates import Feedback, Gate, Verdict
 from mailq.limits.local_limits import LocalLimits
 from mailq.limits.rules import RuleBook, Traffic
 from mailq.limits.rules_file import read_rules
+from mailq.limits.shares import WORKERS
 from mailq.settings import Settings
 
 MINUTE = timedelta(minutes=1)
@@ -64,11 +66,31 @@ def test_a_rate_is_told_with_what_is_at_hand() -> None:
     )
 
 
+def test_a_full_lane_is_named_with_who_is_in_it() -> None:
+    rules, limits = book(""), LocalLimits()
+    limits.admit([WORKERS], owner="w", hold_for=MINUTE)
+    traffic = replace(TRAFFIC, most_unproven=most_unproven_now(Settings(worker_concurrency=2), limits))
+    limits.admit(rules.gates(replace(traffic, nexthop="b.example")), owner="w", hold_for=MINUTE)
+    found = sessions_for(rules, traffic, limits)
+    assert ("lane:unproven", 1, ("w",), False) == (found.key, found.limit, found.owners, found.may_begin)
+    assert found.source.startswith("three quarters of all threads")
+
+
+def test_threads_are_those_of_all_workers() -> None:
+    limits, settings = LocalLimits(), Settings(worker_concurrency=100)
+    for owner in ("a", "b"):
+        limits.admit([WORKERS], owner=owner, hold_for=MINUTE)
+    assert [150, 75, 75] == [most_unproven_now(settings, one) for one in (limits, None, DOWN)]
+
+
 class Down:
     """Limits that cannot be reached."""
 
     def look(self, gates: Any) -> Any:
         raise BrokerUnavailableError("Redis is down")
+
+
+DOWN: Any = Down()
 
 
 @pytest.mark.parametrize(("limits", "said"), [(Down(), "Redis is down"), (None, "each worker process counts")])

@@ -1,27 +1,21 @@
-"""What stands around the code agrees with the code: reference pages, lock file, compose file, unit, links."""
+"""What stands around the code agrees with the code: reference pages, lock file, unit, links."""
 
 import re
-import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from mailq.cli import main
-from mailq.settings_sources import load
 from scripts import generate_docs
 from scripts.constraints import constraints
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-OURS = {name: service for name, service in COMPOSE["services"].items() if service["image"] == "mailq:local"}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("ops/**/*.md")])
-SHELL = [".ci/run", "scripts/environment", "scripts/servers"]
+SHELL = [".ci/run", "ops/make-secrets", "scripts/environment", "scripts/servers"]
 
 
 def _lock() -> dict[str, Any]:
@@ -81,56 +75,6 @@ def test_constraints_leave_out_what_has_no_single_version() -> None:
     assert ["one==1.5"] == constraints(lock)
 
 
-def test_compose_has_workers_a_migration_and_flower() -> None:
-    assert {"worker-1", "worker-2", "migrate", "flower"} == set(OURS)
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_a_service_runs_a_command_that_exists(name: str) -> None:
-    program, *arguments = OURS[name]["command"]
-    if program == "mailq":
-        assert arguments[0] in main.commands
-    else:
-        assert ["celery", "-A", "mailq.worker.app", "flower"] == [program, *arguments[:3]]
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_a_service_is_given_settings_that_exist(name: str) -> None:
-    environ = {
-        key: re.sub(r"\$\{(\w+)[^}]*\}", lambda variable: "loopback" if "NETWORK" in variable[1] else "x1", value)
-        for key, value in OURS[name]["environment"].items()
-    }
-    assert "redis://redis:6379/0" == load(environ=environ).broker_url
-
-
-def test_flower_is_given_options_that_exist() -> None:
-    from flower import options  # noqa: F401, PLC0415 - importing it defines the options
-    from tornado.options import options as known  # noqa: PLC0415 - tornado comes with flower
-
-    given = [key for key in OURS["flower"]["environment"] if key.startswith("FLOWER_")]
-    assert ["FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"] == given
-    assert [] == [key for key in given if key.removeprefix("FLOWER_").lower() not in known]
-
-
-def test_compose_publishes_ports_on_loopback_only() -> None:
-    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
-    assert published
-    assert [] == [port for port in published if not port.startswith("127.0.0.1:")]
-
-
-def test_every_service_but_the_migration_says_whether_it_is_healthy() -> None:
-    assert ["migrate"] == [name for name, service in COMPOSE["services"].items() if "healthcheck" not in service]
-
-
-def test_the_systemd_unit_runs_a_command_that_exists() -> None:
-    unit = (ROOT / "ops/mailq-worker.service").read_text(encoding="utf-8")
-    found = re.search(r"^ExecStart=(.+)$", unit, re.MULTILINE)
-    assert found
-    program, command, *_ = shlex.split(found[1])
-    assert "/opt/mailq/bin/mailq" == program
-    assert command in main.commands
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -145,7 +89,7 @@ def test_a_shell_script_parses_and_may_be_run(script: str) -> None:
 
 
 def test_make_explains_every_command() -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    explained = re.findall(r"^([a-z]+):.*?## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    explained = re.findall(r"^([a-z-]+):.*?## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {"run", "test", "lint", "types", "imports", "unit"} <= set(explained)
     assert {"environment", "servers"} == set(targets) - set(explained)

@@ -10,10 +10,11 @@ import pytest
 from mailq.errors import SettingError
 from mailq.limits.buckets import Rate, Unit
 from mailq.limits.fields import value_of
-from mailq.limits.gates import Gate
+from mailq.limits.gates import Gate, least
 from mailq.limits.keys import Subject
 from mailq.limits.rules import Given, RuleBook, Rules, Traffic, source_for
 from mailq.limits.rules_file import read_rules
+from mailq.limits.shares import UNPROVEN
 from mailq.limits.window import FeedbackRule, WindowRule
 from mailq.settings import Settings
 
@@ -51,7 +52,8 @@ def test_without_rules_a_nexthop_has_the_numbers_of_postfix() -> None:
         Traffic(nexthop="a.example", hosts=("mx.a.example",), tenant="t", source="192.0.2.1", address="192.0.2.9")
     )
     window = WindowRule(initial=5, failed_cohort_limit=1, dead_time=timedelta(seconds=300))
-    assert Gate(key="nexthop:a.example", sessions=20, window=window) == gate
+    expected = Gate(key="nexthop:a.example", sessions=20, window=window, recipients_per_transaction=50)
+    assert expected == gate
 
 
 def test_settings_are_the_defaults_and_say_where_they_were_read() -> None:
@@ -193,8 +195,31 @@ def test_a_rule_that_is_for_no_mail_is_told() -> None:
     assert [] == book('[provider.x]\nmx = "a.example"\nsessions = 1').problems
 
 
+def test_how_much_one_session_and_one_transaction_carry_is_said_for_each_key() -> None:
+    """Source: smtp-delivery Q-04."""
+    rules = book(
+        '[default]\nrecipients_per_transaction = 9\n[site."mx.example"]\nmessages_per_session = 3\n'
+        '[provider.p]\nmx = ["*.example"]\nrecipients_per_transaction = 4\nmessages_per_session = 7\n'
+    )
+    gates = rules.gates(Traffic(nexthop="a.example", hosts=("mx.example",)))
+    assert [(9, 0), (0, 3), (4, 7)] == [(gate.recipients_per_transaction, gate.messages_per_session) for gate in gates]
+    assert (4, 3) == (
+        least(gate.recipients_per_transaction for gate in gates),
+        least(gate.messages_per_session for gate in gates),
+    )
+
+
 def test_a_rule_that_only_tells_whom_it_is_for_limits_nobody() -> None:
     assert ["nexthop:a.example"] == keys(book('[provider.x]\nmx = "m.example"'), hosts=("m.example",))
+
+
+def test_nexthops_that_nothing_good_is_known_of_share_a_gate_with_some_sessions_for_urgent_mail() -> None:
+    rules = book(urgent_priority=2)
+    ordinary, urgent = (
+        rules.applied(Traffic(nexthop="a.example", most_unproven=75, urgent=urgent))[-1] for urgent in (False, True)
+    )
+    assert (UNPROVEN, 67, 75) == (ordinary.gate.key, ordinary.gate.most(None), urgent.gate.most(None))
+    assert ("75", True) == (ordinary.given["sessions"].text, "worker_concurrency" in ordinary.given["sessions"].source)
 
 
 def test_the_source_address_depends_on_the_family() -> None:

@@ -100,3 +100,16 @@ def test_postgresql_is_told_to_end_transactions_in_which_nothing_happens() -> No
 def test_options_in_the_url_of_postgresql_are_left_as_they_are() -> None:
     url = make_url("postgresql://h/db?options=-c%20statement_timeout%3D5s")
     assert "options" not in _postgresql_arguments(url)
+
+
+def test_behind_a_pooler_nothing_is_prepared_and_no_option_is_sent() -> None:
+    engine = build_engine("postgresql://h/db?pooler=transaction&application_name=x")
+    (_, arguments) = engine.dialect.create_connect_args(engine.url)
+    assert "x" == arguments["application_name"]
+    assert "pooler" not in arguments
+    assert {"connect_timeout": 5, "prepare_threshold": None} == _postgresql_arguments(engine.url, pooled=True)
+
+
+def test_an_unknown_kind_of_pooler_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pooler=statement in the database URL is not known"):
+        build_engine("postgresql://h/db?pooler=statement")

@@ -313,3 +313,31 @@ def test_with_pipelining_chunking_changes_nothing() -> None:
         mail=b"MAIL FROM:<s>\r\n", recipients=[(A, b"RCPT TO:<1>\r\n")], pipelining=True, chunking=True
     )
     assert [["MAIL", "RCPT", "DATA"], ["content"]] == play(dialogue, GOOD)
+
+
+def probing(*, pipelining: bool) -> Transaction:
+    return Transaction(mail=b"MAIL\r\n", recipients=[(A, b"RCPT\r\n")], pipelining=pipelining, probe=True)
+
+
+def test_a_kept_session_is_tried_in_one_write_with_the_next_message() -> None:
+    """Source: smtp-delivery R-46."""
+    step = probing(pipelining=True).next_step()
+    assert Send(b"RSET\r\nMAIL\r\nRCPT\r\nDATA\r\n", (Stage.RSET_PROBE, Stage.MAIL, Stage.RCPT, Stage.DATA)) == step
+
+
+def test_without_pipelining_a_kept_session_is_tried_before_the_next_message() -> None:
+    """Source: smtp-delivery R-46."""
+    dialogue = probing(pipelining=False)
+    assert Send(b"RSET\r\n", (Stage.RSET_PROBE,)) == dialogue.next_step()
+    dialogue.receive(OK)
+    assert Send(b"MAIL\r\n", (Stage.MAIL,)) == dialogue.next_step()
+    assert not dialogue.stale
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_kept_session_whose_reset_is_refused_is_stale(pipelining: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Source: smtp-delivery R-46."""
+    dialogue = probing(pipelining=pipelining)
+    dialogue.next_step()
+    dialogue.receive(Reply(421, ("421 4.4.2 idle too long",)))
+    assert (True, (A,), None) == (dialogue.stale, dialogue.undecided, dialogue.rejected)

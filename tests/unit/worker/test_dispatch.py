@@ -29,16 +29,24 @@ class Queue:
         self.due: list[str] = []
         self.fresh = 0
         self.urgent: frozenset[str] = frozenset()
+        self.urgent_due: frozenset[str] = frozenset()
         self.expired = 0
         self.asked: list[str] = []
         self.hosts: dict[str, tuple[str, ...]] = {}
+        self.unproven: frozenset[str] = frozenset()
         self.waiting: list[Parked] = []
+
+    def proven(self, nexthops: Collection[str], *, within: timedelta) -> frozenset[str]:
+        return frozenset(nexthops) - self.unproven
 
     def hosts_of(self, nexthops: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         return {one: self.hosts[one] for one in nexthops if one in self.hosts}
 
-    def park(self, nexthop: str, key: str, *, look_again: timedelta) -> None:
-        self.waiting.append(Parked(nexthop, key))
+    def is_due(self, nexthop: str, *, last_priority: int) -> bool:
+        return nexthop in self.urgent_due
+
+    def park(self, keys: Mapping[str, str], *, look_again: timedelta) -> None:
+        self.waiting += [Parked(nexthop, key) for nexthop, key in keys.items()]
 
     def parked(self, *, most: int) -> list[Parked]:
         return self.waiting[:most]
@@ -150,6 +158,21 @@ def test_a_full_destination_is_not_rung() -> None:
     scene.queue.due = ["full", "free"]
     scene.dispatcher.run_once()
     assert ["free"] == scene.bell.rung
+
+
+@pytest.mark.parametrize(
+    ("urgent", "rung", "waiting"), [(set(), [], ["d0", "d1", "d2"]), ({"d1"}, ["d1"], ["d0", "d2"])]
+)
+def test_what_is_kept_free_for_urgent_mail_is_no_reason_to_ring_for_other_mail(
+    urgent: set[str], rung: list[str], waiting: list[str]
+) -> None:
+    scene = sharing_a_site(5, 3)
+    for _ in range(4):
+        scene.occupy("site:mx.test")
+    scene.queue.urgent_due = frozenset(urgent)
+    scene.dispatcher.run_once()
+    scene.dispatcher.run_once()
+    assert (rung, waiting) == (scene.bell.rung, [one.nexthop for one in scene.queue.waiting])
 
 
 def test_without_a_limit_every_destination_has_room() -> None:

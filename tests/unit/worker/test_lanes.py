@@ -1,30 +1,6 @@
-"""Sessions kept free for urgent mail, and leases no larger than a session can send in its time."""
+"""Leases no larger than a session can send in its time."""
 
-from typing import Any
-
-import pytest
-
-from mailq.settings import Settings
-from mailq.worker.lanes import BatchSize, ordinary_limit
-
-
-@pytest.mark.parametrize(
-    ("fields", "ordinary"),
-    [
-        ({}, 18),
-        ({"destination_concurrency_limit": 100}, 90),
-        ({"destination_concurrency_limit": 5}, 4),
-        ({"destination_concurrency_limit": 4}, 4),
-        ({"destination_concurrency_limit": 1}, 1),
-        ({"destination_concurrency_limit": 0}, 0),
-        ({"urgent_sessions": 0.0}, 20),
-        ({"urgent_sessions": 0.5}, 10),
-        ({"urgent_sessions": 1.0}, 1),
-        ({"urgent_priority": -1}, 20),
-    ],
-)
-def test_ordinary_mail_leaves_a_share_of_the_sessions_free(fields: dict[str, Any], ordinary: int) -> None:
-    assert ordinary == ordinary_limit(Settings(**fields))
+from mailq.worker.lanes import BatchSize
 
 
 def test_a_lease_shrinks_to_what_was_sent_in_time_and_grows_again() -> None:

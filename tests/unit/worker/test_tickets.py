@@ -1,6 +1,7 @@
 """A ticket is one connection's: none is opened without, none outlives it, and an idle one gives it up."""
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from mailq.limits.gates import WELL, Bar, Feedback, Gate, Refused, Verdict
 from mailq.limits.local_limits import LocalLimits
 from mailq.limits.rules import RuleBook, Traffic
 from mailq.limits.rules_file import read_rules
+from mailq.limits.shares import UNPROVEN
 from mailq.settings import Settings
 from mailq.status import Endpoint
 from mailq.worker.desk import Desk
@@ -29,6 +31,10 @@ class Sites:
 
     def __init__(self) -> None:
         self.hosts: dict[str, tuple[str, ...]] = {}
+        self.unproven: frozenset[str] = frozenset()
+
+    def proven(self, nexthops: Collection[str], *, within: timedelta) -> frozenset[str]:
+        return frozenset(nexthops) - self.unproven
 
     def hosts_of(self, nexthops: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         return {one: self.hosts[one] for one in nexthops if one in self.hosts}
@@ -264,6 +270,48 @@ def test_a_window_that_dies_is_told_of_and_lives_on_since_the_queue_keeps_the_de
     assert ["nexthop:a.test"] == [change.key for change in ticket.died]
     ticket.end(drained=False)
     assert isinstance(scene.desk.enter("a.test"), Ticket)
+
+
+def test_a_nexthop_of_which_nothing_good_is_known_leaves_its_lane_once_it_did_well() -> None:
+    scene = Scene()
+    scene.sites.unproven = frozenset({"a.test"})
+    ticket = scene.enter("a.test")
+    assert [1] == scene.busy(UNPROVEN)
+    scene.desk.proven.note_well("a.test")
+    ticket.prove()
+    assert [0, 1] == scene.busy(UNPROVEN, "nexthop:a.test")
+
+
+def test_an_idle_session_is_in_no_lane() -> None:
+    scene = Scene()
+    scene.sites.unproven = frozenset({"a.test"})
+    ticket = scene.enter("a.test")
+    scene.keep(scene.connect(ticket))
+    ticket.end(drained=True)
+    assert [0, 1] == scene.busy(UNPROVEN, SITE)
+
+
+def test_a_connection_is_used_for_no_more_messages_than_the_least_limit_of_its_mail() -> None:
+    rules = '[default]\nmessages_per_session = 9\n[site."mx.test"]\nmessages_per_session = 4\n'
+    scene = Scene(rules)
+    ticket = scene.enter("a.test")
+    assert 4 == ticket.admit(WAY).most_messages
+    assert 9 == scene.enter("b.test").admit(Way(endpoint=ENDPOINT, hosts=("other.test",))).most_messages
+
+
+def test_a_connection_without_such_a_limit_is_used_for_any_number() -> None:
+    scene = Scene()
+    assert 0 == scene.enter("a.test").admit(WAY).most_messages
+
+
+def test_the_most_recipients_at_once_are_the_least_that_nexthop_site_and_tenant_have() -> None:
+    scene = Scene('[site."mx.test"]\nrecipients_per_transaction = 5\n[tenant.t]\nrecipients_per_transaction = 3\n')
+    scene.sites.note_hosts("a.test", ["mx.test"])
+    assert [5, 3, 50] == [
+        scene.desk.recipients_per_transaction("a.test"),
+        scene.desk.recipients_per_transaction("a.test", tenant="t"),
+        scene.desk.recipients_per_transaction("b.test"),
+    ]
 
 
 def test_good_news_are_told_in_bulk_and_at_the_end() -> None:

@@ -1,0 +1,1 @@
+"""What every benchmark needs: a network of its own, a receiver, counters of CPU time and memory, results."""

@@ -1,0 +1,56 @@
+"""Whether this process gets to do what it has to do: how late a thread wakes up that asked to be woken.
+
+A thread that wakes up late waited for a processor, or for the others of this
+process to let it run. Then what a session does takes long because of us, and
+not because of its server.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+_BEAT_SECONDS: Final = 0.1
+_LATE_SECONDS: Final = 0.02
+_FADING: Final = 0.8
+
+
+class Pulse:
+    """Looks ten times a second, from :meth:`start` to :meth:`stop`.
+
+    Args:
+        monotonic: Seconds that never go backwards.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lateness = 0.0
+
+    @property
+    def late(self) -> bool:
+        """Whether threads of this process had to wait for their turn in the last moments."""
+        return self._lateness > _LATE_SECONDS
+
+    def note(self, lateness: float) -> None:
+        """Take in by how many seconds a thread woke up late; what was before fades."""
+        self._lateness = self._lateness * _FADING + max(0.0, lateness) * (1 - _FADING)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread = threading.Thread(target=self._run, name="mailq-pulse", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; harmless when it was not started."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        asked_at = self._monotonic()
+        while not self._stop.wait(_BEAT_SECONDS):
+            now = self._monotonic()
+            self.note(now - asked_at - _BEAT_SECONDS)
+            asked_at = self._monotonic()

@@ -1,0 +1,119 @@
+"""Outcomes of several leases in one transaction: on SQLite and on PostgreSQL."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from mailq.errors import LeaseLostError
+from mailq.queue.messages import AtWork, Entry, Known, Lease, RecipientResult
+from mailq.queue.store import Store
+from mailq.status import Delivered, Endpoint, RecipientId, Reply, SessionFacts
+from tests.fakes.queue_values import EXPIRED, FINISHED, STARTED, a_message, deferred, recipients_of, sent, take, words
+
+HOUR = timedelta(hours=1)
+GREEK = Delivered(
+    Endpoint("mx.far.test", "127.0.0.9", 25),
+    Reply(250, ('250-2.0.0 "ok" \\ said', "250 2.0.0 καλά")),
+    facts=SessionFacts(seconds={"transfer": 0.25}),
+)
+
+
+def known(lease: Lease, one: RecipientId, outcome: Delivered | None = None) -> RecipientResult:
+    """Return an accepted recipient of which all is known, as workers have it."""
+    request, recipient = next((each, who) for each in lease.requests for who in each.recipients if who.id == one)
+    result = sent(one)
+    return replace(
+        result,
+        outcome=outcome or result.outcome,
+        known=Known(
+            message_id=request.queue_id,
+            lease_id=lease.id,
+            owner=lease.owner,
+            attempts=lease.attempts[one],
+            address=recipient.address,
+            due_at=lease.due[one],
+        ),
+    )
+
+
+def test_the_outcomes_of_many_leases_are_written_at_once(store: Store) -> None:
+    """Source: smtp-delivery D-04, D-09."""
+    ids = store.insert([a_message(f"r@d{number}.test") for number in range(4)])
+    leases = [take(store, f"d{number}.test") for number in range(4)]
+    entries = [Entry(lease.id, tuple(known(lease, one) for one in recipients_of(lease))) for lease in leases]
+    assert [None] * 4 == store.record_group(entries)
+    assert ["sent"] * 4 == words(store, ids)
+
+
+def test_what_is_known_is_written_as_what_is_read(store: Store) -> None:
+    """Source: smtp-delivery D-07 to D-10."""
+    ids = store.insert([a_message("a@far.test"), a_message("a@far.test")])
+    lease = take(store)
+    one, two = recipients_of(lease)
+    read = replace(known(lease, two, GREEK), known=None)
+    assert [None, None] == store.record_group([Entry(lease.id, (known(lease, one, GREEK),)), Entry(lease.id, (read,))])
+    first, second = (store.show(queue_id).recipients[0] for queue_id in ids)
+    assert second.history == first.history
+    (attempt,) = first.history
+    assert (STARTED, FINISHED, '250-2.0.0 "ok" \\ said 250 2.0.0 καλά') == (
+        attempt.started_at,
+        attempt.finished_at,
+        attempt.reason,
+    )
+
+
+def test_other_outcomes_go_with_them(store: Store) -> None:
+    ids = store.insert([a_message("a@far.test"), a_message("b@far.test"), a_message("c@other.test")])
+    here, there = take(store), take(store, "other.test")
+    one, two = recipients_of(here)
+    (three,) = recipients_of(there)
+    entries = [
+        Entry(here.id, (known(here, one),)),
+        Entry(there.id, (known(there, three),)),
+        Entry(here.id, (deferred(two, wait=HOUR),)),
+    ]
+    assert [None, None, None] == store.record_group(entries)
+    assert ["sent", "deferred", "sent"] == words(store, ids)
+
+
+def test_a_lost_lease_keeps_no_other_from_being_written(store: Store) -> None:
+    """Source: smtp-delivery Q-45."""
+    ids = store.insert([a_message("a@far.test"), a_message("b@other.test")])
+    lost, kept = take(store), take(store, "other.test")
+    store.release(lost.id)
+    entries = [Entry(lease.id, tuple(known(lease, one) for one in recipients_of(lease))) for lease in (lost, kept)]
+    told = store.record_group(entries)
+    assert [LeaseLostError, type(None)] == [type(error) for error in told]
+    assert ["queued", "sent"] == words(store, ids)
+
+
+def test_a_group_whose_answer_was_lost_is_found_to_be_written(store: Store) -> None:
+    ids = store.insert([a_message("a@far.test"), a_message("b@other.test")])
+    leases = [take(store), take(store, "other.test")]
+    entries = [Entry(lease.id, tuple(known(lease, one) for one in recipients_of(lease))) for lease in leases]
+    assert [None, None] == store.record_group(entries)
+    assert [None, None] == store.record_group(entries)
+    assert [1, 1] == [len(store.show(queue_id).recipients[0].history) for queue_id in ids]
+
+
+def test_all_that_a_lease_names_is_in_doubt_and_nothing_else(store: Store) -> None:
+    """Source: smtp-delivery Q-45."""
+    ids = store.insert([a_message(f"{name}@far.test") for name in "abcd"])
+    lease = take(store, lease_time=EXPIRED)
+    first, *_ = recipients_of(lease)
+    named = AtWork(ids[1], also=(ids[2],))
+    assert [None] == store.record_group([Entry(lease.id, (known(lease, first),), named)])
+    store.sweep()
+    assert ["sent", "deferred", "deferred", "queued"] == words(store, ids)
+
+
+def test_the_last_note_of_a_lease_in_a_group_counts(store: Store) -> None:
+    ids = store.insert([a_message(f"{name}@far.test") for name in "abc"])
+    lease = take(store, lease_time=EXPIRED)
+    entries = [Entry(lease.id, (), AtWork(ids[1])), Entry(lease.id, (), AtWork(ids[2]))]
+    assert [None, None] == store.record_group(entries)
+    store.sweep()
+    assert ["queued", "queued", "deferred"] == words(store, ids)
+
+
+def test_a_group_of_nothing_is_no_error(store: Store) -> None:
+    assert [] == store.record_group([])

@@ -1,0 +1,76 @@
+"""A batch whose time is up, in a process that keeps itself waiting and in one that does not."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from mailq.envelope import DeliveryRequest
+from mailq.queue.messages import NewMessage, NewRecipient
+from mailq.queue.store import Store
+from mailq.status import Outcome, RecipientId
+from mailq.worker.serve import serve_nexthop
+from tests.fakes.bench import CONTENT, NEXTHOP, Bench, taken_by_all
+
+
+class Hall(Bench):
+    """A bench at which each message takes longer than a batch may."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.passed = 0.0
+        self.sent: list[str] = []
+        self.after_first: Callable[[], object] = lambda: None
+        self.runtime.monotonic = lambda: time.monotonic() + self.passed
+        self.answer = self._slowly
+
+    def _slowly(self, request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        if not self.sent:
+            self.after_first()
+        self.passed += 1.5 * self.settings.batch_time.total_seconds()
+        self.sent.append(request.recipients[0].address)
+        return taken_by_all(request, on_settled)
+
+    def serve(self, monkeypatch: pytest.MonkeyPatch) -> int:
+        """Serve everybody; return how many leases that took."""
+        claim, taken = self.store.claim, []
+
+        def counted(*given: object, **named: object) -> object:
+            taken.append(claim(*given, **named))  # type: ignore[arg-type]  # whatever was given
+            return taken[-1]
+
+        monkeypatch.setattr(self.store, "claim", counted)
+        serve_nexthop(NEXTHOP, self.runtime)
+        return sum(lease is not None for lease in taken)
+
+
+@pytest.fixture
+def hall(sqlite_url: str) -> Iterator[Hall]:
+    store = Store.open(sqlite_url)
+    yield Hall(store)
+    store.close()
+
+
+def test_a_batch_ends_when_its_time_is_up(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(3)])
+    assert (3, 3) == (hall.serve(monkeypatch), len(hall.sent))
+
+
+def test_where_the_process_is_late_itself_the_batch_goes_on(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall.runtime.pulse.note(1.0)
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(3)])
+    assert (1, 3) == (hall.serve(monkeypatch), len(hall.sent))
+
+
+def test_even_there_it_gives_way_to_more_urgent_mail(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    urgent = NewMessage(
+        sender="a@sender.test",
+        recipients=(NewRecipient(address="urgent@dest.test", nexthop=NEXTHOP),),
+        content=CONTENT,
+        priority=1,
+    )
+    hall.runtime.pulse.note(1.0)
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(3)])
+    hall.after_first = lambda: hall.store.insert([urgent])
+    hall.serve(monkeypatch)
+    assert ["r0@dest.test", "urgent@dest.test", "r1@dest.test", "r2@dest.test"] == hall.sent
