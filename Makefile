@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run fleet fleet-show test environment servers lint types imports unit docs fuzz faults limits bench soak django parity shop screenshots lock wheel clean
+.PHONY: help run fleet fleet-show test environment servers lint types imports unit docs fuzz faults limits bench soak django parity shop signup screenshots lock wheel clean
 
 BIN := .venv/bin
 # Two test processes are the least that shows tests to be independent; more follow the cores.
@@ -82,6 +82,9 @@ docs: environment  ## Rewrite the reference pages from the code and the tests
 
 shop: environment  ## The Django example: a shop, its admin and a worker, on this machine alone; Ctrl-C ends it
 	$(BIN)/python examples/django_app/manage.py demo
+
+signup: environment  ## The Flask example: a sign-up form and its confirmation, on this machine alone; Ctrl-C ends it
+	$(BIN)/python -m examples.flask_app
 
 screenshots: environment servers  ## Take the pictures in docs/images again
 	MAILQ_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -n 0 tests/integration/test_django_example.py \

@@ -16,6 +16,7 @@ Source: RFC 5321 §4.1.2, RFC 5321 §4.5.3.1, RFC 6531 §3.3, RFC 5892.
 import ipaddress
 import re
 import unicodedata
+from functools import lru_cache
 
 import idna
 
@@ -82,6 +83,7 @@ def needs_smtputf8(address: str) -> bool:
     return not address.isascii()
 
 
+@lru_cache(maxsize=4096)
 def normalise_domain(text: str) -> str:
     """Return a domain as lower-case A-labels, or an address literal in its shortest form.
 
@@ -103,7 +105,8 @@ def normalise_domain(text: str) -> str:
 
 
 def _normalise(text: str) -> str:
-    for character in text:
+    # Most addresses are plain, and need not be looked at sign by sign.
+    for character in "" if text.isascii() and text.isprintable() else text:
         if unicodedata.category(character) in _FORBIDDEN:
             raise ValueError(f"holds the control character U+{ord(character):04X}; remove it")
     if text != text.strip():

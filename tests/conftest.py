@@ -13,9 +13,13 @@ from mailq.testing.postgres import PostgresServer, ServerProgramsMissingError
 from tests.fakes.queue_values import unsynced
 
 # In CI the same examples every time, so that a failure is about the change and not about luck; elsewhere new ones.
-hypothesis_settings.register_profile("ci", derandomize=True)
+# How long an example takes says more about the machine than about the code.
+hypothesis_settings.register_profile("mailq", deadline=None)
+hypothesis_settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     hypothesis_settings.load_profile("ci")
+else:
+    hypothesis_settings.load_profile("mailq")
 
 _numbers = itertools.count()
 _TEMPLATE = "mailq_template"

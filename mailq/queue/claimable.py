@@ -4,13 +4,17 @@ The claim takes what these let through, the sweep frees what they call lost,
 and the explanation asks the same of the database; so they cannot disagree.
 """
 
-from sqlalchemy import ColumnElement, Connection, and_, literal, or_
+from typing import Any
 
-from mailq.queue.sites import may_be_claimed
+from sqlalchemy import ColumnElement, Connection, and_, literal, or_, select
+
+from mailq.queue.dispatch import each_priority, earliest_due
+from mailq.queue.sites import may_be_claimed, probe_is_due
 from mailq.queue.sqltypes import DatabaseNow
 from mailq.queue.states import Event, sources
-from mailq.queue.suspend import suspension_of
+from mailq.queue.suspend import is_stopped, patterns_of, suspension_of
 from mailq.queue.tables import in_state, lease, recipient
+from mailq.queue.upsert import DIALECTS
 
 CLAIMABLE: ColumnElement[bool] = in_state(*sources(Event.CLAIM))
 """It is in a state that a claim starts from."""
@@ -37,3 +41,27 @@ def gate_of(connection: Connection, nexthop: str) -> bool | None:
     if suspension_of(connection, nexthop) is not None:
         return False
     return may_be_claimed(connection, nexthop)
+
+
+def _due(dialect: str) -> Any:
+    return select(
+        each_priority.c.priority, is_stopped(dialect).label("stopped"), probe_is_due.label("probe_due")
+    ).where(earliest_due <= DatabaseNow())
+
+
+_due_by_dialect = {dialect: _due(dialect) for dialect in DIALECTS}
+
+
+def due_through_gate(connection: Connection, nexthop: str) -> tuple[bool | None, list[int]]:
+    """Return what :func:`gate_of` does, and the priorities that *nexthop* has mail due of, the most urgent first.
+
+    In one question. Where nothing is due, the first answer says nothing.
+    """
+    parameters = {"nexthop": nexthop, "patterns": list(patterns_of(nexthop))}
+    rows = connection.execute(_due_by_dialect[connection.dialect.name], parameters).all()
+    if not rows or rows[0].stopped:
+        return False, []
+    probe_due = rows[0].probe_due
+    if probe_due is not None and not probe_due:
+        return False, []
+    return (True if probe_due is None else None), sorted(row.priority for row in rows)

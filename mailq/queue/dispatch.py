@@ -33,21 +33,21 @@ WELL_TO_THE: Final = timedelta(hours=1)
 
 _PRIORITIES = range(10)
 
-_priorities = union_all(*(select(literal(number).label("priority")) for number in _PRIORITIES)).subquery("priorities")
+each_priority = union_all(*(select(literal(number).label("priority")) for number in _PRIORITIES)).subquery("priorities")
 # A scalar subquery, because it is always answered by one index probe; a join could become a scan of the nexthop.
-_earliest = (
+earliest_due = (
     select(recipient.c.due_at)
     .where(
         in_state(State.QUEUED),
         recipient.c.nexthop == bindparam("nexthop"),
-        recipient.c.priority == _priorities.c.priority,
+        recipient.c.priority == each_priority.c.priority,
     )
     .order_by(recipient.c.due_at)
     .limit(1)
-    .correlate(_priorities)
+    .correlate(each_priority)
     .scalar_subquery()
 )
-earliest_by_priority = select(_priorities.c.priority, _earliest.label("due_at"), DatabaseNow().label("now"))
+earliest_by_priority = select(each_priority.c.priority, earliest_due.label("due_at"), DatabaseNow().label("now"))
 
 _fresh = (
     select(recipient.c.id)

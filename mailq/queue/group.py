@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql
 
 from mailq.errors import LeaseLostError
 from mailq.queue.engine import Database
-from mailq.queue.leases import begin
+from mailq.queue.leases import begin, end_finished
 from mailq.queue.messages import Entry, RecipientResult
 from mailq.queue.record import at_work_row, begin_statement, plain_row, record, record_in, write_plain
 from mailq.queue.tables import attempt
@@ -58,7 +58,7 @@ def record_group(database: Database, entries: Sequence[Entry]) -> list[LeaseLost
     Returns:
         For each entry, None where it is written now, else why it cannot be.
     """
-    if len(entries) > 1:
+    if len(entries) > 1 or (entries and all(map(is_plain, entries[0].results))):
         try:
             with database.write() as connection:
                 _write(connection, entries)
@@ -79,6 +79,9 @@ def _record_alone(database: Database, entry: Entry) -> LeaseLostError | None:
         record(database, entry.lease_id, entry.results, at_work=entry.at_work)
     except LeaseLostError as error:
         return error
+    if entry.ends:
+        with database.write() as connection:
+            end_finished(connection, [entry.lease_id])
     return None
 
 
@@ -97,6 +100,9 @@ def _write(connection: Connection, entries: Sequence[Entry]) -> None:
                 others.setdefault(entry.lease_id, []).append(one)
     for lease_id in sorted(others):
         record_in(connection, lease_id, others[lease_id])
+    ended = [entry.lease_id for entry in entries if entry.ends]
+    if ended:
+        end_finished(connection, ended)
 
 
 def is_plain(result: RecipientResult) -> bool:

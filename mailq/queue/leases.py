@@ -12,15 +12,18 @@ so that a message which kills its worker is seen to have been tried; see
 :mod:`mailq.queue.sweep`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Update, bindparam, delete, insert, null, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, delete, exists, insert, null, select, update
 
-from mailq.queue import sites
-from mailq.queue.claimable import gate_of
+from mailq.envelope import DeliveryRequest
+from mailq.errors import InfrastructureError
+from mailq.queue import one_claim, sites
+from mailq.queue.claimable import due_through_gate
 from mailq.queue.dispatch import earliest_by_priority, earliest_of, ring_no_later
 from mailq.queue.engine import Database
 from mailq.queue.messages import AtWork, Lease
@@ -40,6 +43,15 @@ _insert_lease = (
 )
 _drop_lease = delete(lease).where(lease.c.id == bindparam("token"))
 _drop_leases = delete(lease).where(lease.c.id.in_(bindparam("tokens", expanding=True)))
+# One that somebody else has locked, to renew or to sweep it, is left to run out: whoever writes outcomes has locked
+# recipients already, and may wait for no lease.
+_drop_finished = delete(lease).where(
+    lease.c.id.in_(
+        select(lease.c.id)
+        .where(lease.c.id.in_(bindparam("tokens", expanding=True)), ~exists().where(recipient.c.lease_id == lease.c.id))
+        .with_for_update(skip_locked=True)
+    )
+)
 _take_these = taking().where(recipient.c.id.in_(bindparam("ids", expanding=True)))
 _renew = (
     update(lease)
@@ -96,14 +108,16 @@ def claim(
         last_priority: Nothing less urgent than this.
     """
     with database.read() as connection:
-        alive = gate_of(connection, nexthop)
-        if alive is False:
-            return None
-        due = [one for one in due_priorities(connection, nexthop) if one <= last_priority]
+        alive, due = due_through_gate(connection, nexthop)
+    due = [one for one in due if one <= last_priority]
     if not due:
         return None
     if not alive:
         limit = 1
+    elif len(due) == 1 and database.dialect == one_claim.DIALECT:
+        at_once = _claim_at_once(database, nexthop, due[0], owner=owner, limit=limit, lease_time=lease_time)
+        if at_once is not None:
+            return at_once
     with database.write() as connection:
         parameters = {"nexthop": nexthop, "owner": owner, "seconds": lease_time.total_seconds()}
         token, taken_at = connection.execute(_insert_lease, parameters).one()
@@ -127,6 +141,40 @@ def claim(
             last_priority=last_priority,
         )
     return replace(made, full=len(taken) >= limit, probe=not alive)
+
+
+def _claim_at_once(
+    database: Database, nexthop: str, priority: int, *, owner: str, limit: int, lease_time: timedelta
+) -> Lease | None:
+    """Claim in one statement; None where that takes nothing, or nothing that can be read."""
+    token = None
+    try:
+        with database.write_at_once() as connection:
+            taken = one_claim.take_at_once(
+                connection, nexthop, priority=priority, owner=owner, limit=limit, lease_time=lease_time
+            )
+            if not taken:
+                return None
+            token, taken_at = taken[0].token, taken[0].taken_at
+            found = messages_of(connection, (row.message_id for row in taken))
+        requests, unreadable = requests_of(nexthop, taken, found, taken_at)
+        if unreadable:
+            with database.write() as connection:
+                quarantine_unreadable(connection, token, unreadable, now=taken_at)
+                if requests:
+                    connection.execute(begin_statement, at_work_row(token, AtWork(requests[0].queue_id)))
+                else:
+                    connection.execute(_drop_lease, {"token": token})
+    except InfrastructureError:
+        if token is not None:
+            # Nothing was sent: without this the first message would count as uncertain when the lease has run out.
+            with suppress(InfrastructureError):
+                release(database, token)
+        raise
+    if not requests:
+        return None
+    made = _lease(token, nexthop, requests, owner=owner, taken_at=taken_at, taken=taken, found=found)
+    return replace(made, full=len(taken) >= limit)
 
 
 def claim_these(
@@ -160,6 +208,19 @@ def _lease_of(
         connection.execute(_drop_lease, {"token": token})
         return None
     connection.execute(begin_statement, at_work_row(token, AtWork(requests[0].queue_id)))
+    return _lease(token, nexthop, requests, owner=owner, taken_at=taken_at, taken=taken, found=found)
+
+
+def _lease(
+    token: int,
+    nexthop: str,
+    requests: Sequence[DeliveryRequest],
+    *,
+    owner: str,
+    taken_at: datetime,
+    taken: Sequence[Row[Any]],
+    found: Mapping[str, Row[Any]],
+) -> Lease:
     return Lease(
         id=token,
         nexthop=nexthop,
@@ -189,6 +250,11 @@ def release(database: Database, lease_id: int) -> None:
     """End the lease; what was not recorded is due at once and counts as not tried. Harmless when repeated."""
     with database.write() as connection:
         free(connection, [lease_id])
+
+
+def end_finished(connection: Connection, lease_ids: Collection[int]) -> None:
+    """End those of the leases that cover nothing any more."""
+    connection.execute(_drop_finished, {"tokens": sorted(lease_ids)})
 
 
 def begin(database: Database, lease_id: int, at_work: AtWork) -> None:

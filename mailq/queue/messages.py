@@ -208,8 +208,10 @@ class Entry:
         lease_id: The lease.
         results: At most one a recipient; none: only what comes next is noted.
         at_work: What the lease's owner goes on to; None: that stays as it is.
+        ends: The lease ends with this, where nothing is left under it.
     """
 
     lease_id: int
     results: tuple[RecipientResult, ...] = ()
     at_work: AtWork | None = None
+    ends: bool = False

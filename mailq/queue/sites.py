@@ -61,6 +61,12 @@ _is_dead = (
     .where(destination.c.nexthop == bindparam("nexthop"), destination.c.dead_since.is_not(None))
     .add_columns((destination.c.probe_at <= DatabaseNow()).label("probe_due"))
 )
+probe_is_due = (
+    select(destination.c.probe_at <= DatabaseNow())
+    .where(destination.c.nexthop == bindparam("nexthop"), destination.c.dead_since.is_not(None))
+    .scalar_subquery()
+)
+"""Whether a dead nexthop may be probed; null: it is not dead."""
 _probing = exists().where(lease.c.id == destination.c.probe_lease_id, lease.c.expires_at > DatabaseNow())
 # The probe of a worker that dies leaves a lease that runs out, and this time after which somebody else may begin.
 _begin_probe = (

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, or_, select, update
 
 from mailq.addresses import normalise_domain
 from mailq.errors import DestinationSyntaxError, OrderError
 from mailq.queue import audit
 from mailq.queue.audit import By
 from mailq.queue.engine import Database
-from mailq.queue.sqltypes import DatabaseNow, EarlierOf, UtcDateTime, seconds_from_now
+from mailq.queue.sqltypes import DatabaseNow, EarlierOf, UtcDateTime, among, seconds_from_now
 from mailq.queue.tables import destination, suspension
 from mailq.queue.upsert import DIALECTS, insert_into
 from mailq.routing.destination import canonical_address, parse_destination, split_nexthops
@@ -109,6 +109,11 @@ def patterns_of(nexthop: str) -> tuple[str, ...]:
 def covers(patterns: Collection[str], nexthop: str) -> bool:
     """Whether one of *patterns* stops *nexthop*."""
     return bool(patterns) and any(pattern in patterns for pattern in patterns_of(nexthop))
+
+
+def is_stopped(dialect: str) -> ColumnElement[bool]:
+    """Return the condition that one of the ``patterns``, those of a nexthop, is in force."""
+    return exists().where(among(suspension.c.pattern, "patterns", dialect), _IN_FORCE)
 
 
 def suspension_of(connection: Connection, nexthop: str) -> Suspension | None:

@@ -137,7 +137,7 @@ def park(database: Database, keys: Mapping[str, str], *, look_again: timedelta) 
 def call_first(database: Database, keys: Sequence[str], *, ring_timeout: timedelta) -> str | None:
     """Take the nexthop off the list that waits longest for one of *keys*, the first that has any; None: none does."""
     for key in keys:
-        with database.write() as connection:
+        with database.write_at_once() as connection:
             row = connection.execute(_call_first, {"key": key, "seconds": ring_timeout.total_seconds()}).first()
         if row is not None:
             return str(row.nexthop)

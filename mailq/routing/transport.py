@@ -13,6 +13,7 @@ Source: transport(5), postconf(5) relayhost, smtp-delivery C-03, C-04, C-11.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from mailq.addresses import domain_of, normalise_domain
@@ -133,8 +134,14 @@ def nexthop_for(address: str, *, settings: Settings, routes: Routes | None = Non
     domain = _recipient_domain(address)
     entry = routes.lookup(domain)
     if entry is None:
-        return str(routes.relayhost or NextHop.parse(domain))
+        return str(routes.relayhost) if routes.relayhost else _own(domain)
     return str(NextHop.parse_entry(entry, default=domain))
+
+
+@lru_cache(maxsize=4096)
+def _own(domain: str) -> str:
+    """Return the nexthop of mail that goes to the servers of its own domain; most mail does, and much to few."""
+    return str(NextHop.parse(domain))
 
 
 def _recipient_domain(address: str) -> str:

@@ -136,6 +136,7 @@ def deliver_batch(
             recorder.flush()
         finally:
             watch.unrecorded = recorder.unrecorded
+            watch.ended = recorder.ended and not recorder.unrecorded
     batch = course.batch
     course.barred.postpone(lease, runtime.store)
     if batch.death is None:

@@ -46,6 +46,7 @@ class Watch:
     Attributes:
         name: Of the nexthop, for people.
         unrecorded: An outcome could not be written: whether its message was sent is known to nobody else.
+        ended: The lease ended with the record of its last outcome.
 
     Args:
         name: Of the nexthop.
@@ -60,6 +61,7 @@ class Watch:
         self.lease_id: int | None = None
         self.stall_told = False
         self.unrecorded = False
+        self.ended = False
         self._lease_seconds = lease_seconds
         self._monotonic = monotonic
         self._renewed_at = 0.0
@@ -84,6 +86,7 @@ class Watch:
         """Watch over a lease that was asked for at *asked_at*, by the monotonic clock."""
         self._taken_away = False
         self.unrecorded = False
+        self.ended = False
         self._renewed_at = asked_at
         self.lease_id = lease_id
         self.progress()

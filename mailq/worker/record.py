@@ -49,6 +49,7 @@ class _Job:
     receipt: Receipt
     request: DeliveryRequest | None = None
     results: Sequence[RecipientResult] = ()
+    ends: bool = False
 
 
 class Recorder:
@@ -69,6 +70,7 @@ class Recorder:
 
     Attributes:
         unrecorded: An outcome could not be written: whether its message was sent is known to nobody else.
+        ended: All that the lease covers was sent and is recorded, and it ended with that.
     """
 
     def __init__(
@@ -91,6 +93,9 @@ class Recorder:
         self._settings = settings
         self._rules = rules
         self.unrecorded = False
+        self.ended = False
+        self._may_end = writer is not None and not lease.probe
+        self._sent = 0
         self._schedules = Schedules.of(settings)
         self._on_recorded = on_recorded
         self._listener = listener
@@ -116,7 +121,7 @@ class Recorder:
         """
         asked_at = self._monotonic()
         self._number = number
-        if number >= self._named or (number == 0 and self._ahead.now > 1):
+        if number >= self._named or (number == 0 and self._ahead.now > 1 and len(self._parts) > 1):
             self._submit((), None, self._name_from(number))
         if self._parts[number].alone:
             self.flush()
@@ -172,7 +177,9 @@ class Recorder:
         results = [self._result(request, one, outcome, started_at) for one, outcome in outcomes.items()]
         following = self._number + 1
         is_next = complete and following < len(self._parts)
-        self._submit(results, request, self._name_from(following) if is_next else None)
+        self._sent += sum(isinstance(outcome, Delivered) for outcome in outcomes.values())
+        ends = self._may_end and self._sent == len(self._lease.attempts)
+        self._submit(results, request, self._name_from(following) if is_next else None, ends=ends)
         self._harvest()
 
     def _name_from(self, number: int) -> AtWork:
@@ -181,10 +188,15 @@ class Recorder:
         return at_work
 
     def _submit(
-        self, results: Sequence[RecipientResult], request: DeliveryRequest | None, at_work: AtWork | None
+        self,
+        results: Sequence[RecipientResult],
+        request: DeliveryRequest | None,
+        at_work: AtWork | None,
+        *,
+        ends: bool = False,
     ) -> None:
-        receipt = self._writer.submit(Entry(self._lease.id, tuple(results), at_work))
-        self._jobs.append(_Job(receipt, request, results))
+        receipt = self._writer.submit(Entry(self._lease.id, tuple(results), at_work, ends=ends))
+        self._jobs.append(_Job(receipt, request, results, ends=ends))
         if at_work is not None:
             self._namings.append((self._named, receipt))
 
@@ -194,7 +206,9 @@ class Recorder:
         while self._jobs and self._jobs[0].receipt.done:
             job = self._jobs.popleft()
             error = job.receipt.error
+            self.ended = job.ends and error is None
             if error is not None:
+                self._may_end = False
                 self._note_unrecorded(job, error)
                 failed = failed or error
             elif job.request is not None:

@@ -112,6 +112,11 @@ class Runtime:
         """Whether every thread has a task, so that whatever is rung for next has to wait for one to end."""
         return self._tasks >= self.settings.worker_concurrency
 
+    @property
+    def roomy(self) -> bool:
+        """Whether no more than half of the threads have a task."""
+        return self._tasks * 2 <= self.settings.worker_concurrency
+
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Count a running task for the time of a ``with`` block."""

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _RING_AGAIN_SECONDS: Final = 1.0
 # Asking whether there is room is a question to Redis; a batch may take no longer than a few of them.
 _ASK_AGAIN_SECONDS: Final = 0.25
-# A nexthop with a single message is not worth a thread that waits for more.
+# A nexthop with a single message is not worth a thread that waits for more, unless threads are idle anyway.
 _LINGER_AFTER_MESSAGES: Final = 2
 # Where every thread has a task, bulk mail would keep urgent mail of others waiting for as long as tasks last.
 _CROWDED_TASK_SECONDS: Final = 5.0
@@ -164,7 +164,7 @@ class _Service:
                 if self.shut is not None:
                     return False
             elif not self._is_back() and not self._goes_on_elsewhere():
-                if lingered or self.messages < _LINGER_AFTER_MESSAGES:
+                if lingered or self.messages < (1 if self.runtime.roomy else _LINGER_AFTER_MESSAGES):
                     return False
                 lingered = True
                 self.runtime.stopping.wait(self.runtime.settings.linger_time.total_seconds())
@@ -247,7 +247,8 @@ class _Service:
                 note_death(lease, batch.death, batch.last, self.runtime)
         finally:
             self.watch.end()
-            self._hand_back(lease, unrecorded=self.watch.unrecorded)
+            if not self.watch.ended:
+                self._hand_back(lease, unrecorded=self.watch.unrecorded)
         self.shut = batch.shut
         if batch.death is not None:
             call_the_roll(self.nexthop, batch.death, self.runtime, self.watch)

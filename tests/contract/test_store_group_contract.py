@@ -117,3 +117,47 @@ def test_the_last_note_of_a_lease_in_a_group_counts(store: Store) -> None:
 
 def test_a_group_of_nothing_is_no_error(store: Store) -> None:
     assert [] == store.record_group([])
+
+
+def test_a_lease_ends_with_the_last_outcome(store: Store) -> None:
+    """Source: smtp-delivery D-04, D-09."""
+    ids = store.insert([a_message("a@far.test"), a_message("b@far.test")])
+    lease = take(store)
+    one, two = recipients_of(lease)
+    assert [None] == store.record_group([Entry(lease.id, (known(lease, one),))])
+    assert {lease.id} == store.renew([lease.id], lease_time=HOUR)
+    assert [None] == store.record_group([Entry(lease.id, (known(lease, two),), ends=True)])
+    assert set() == store.renew([lease.id], lease_time=HOUR)
+    assert ["sent", "sent"] == words(store, ids)
+
+
+def test_a_lease_that_still_covers_something_does_not_end_with_an_outcome(store: Store) -> None:
+    ids = store.insert([a_message("a@far.test"), a_message("b@far.test")])
+    lease = take(store)
+    one, two = recipients_of(lease)
+    assert [None] == store.record_group([Entry(lease.id, (known(lease, one),), ends=True)])
+    assert {lease.id} == store.renew([lease.id], lease_time=HOUR)
+    store.record(lease.id, [sent(two)])
+    assert ["sent", "sent"] == words(store, ids)
+
+
+def test_leases_end_by_themselves_where_a_group_is_written_one_by_one(store: Store) -> None:
+    """Source: smtp-delivery Q-45."""
+    store.insert([a_message("a@far.test"), a_message("b@other.test")])
+    here, there = take(store), take(store, "other.test")
+    entries = [
+        Entry(here.id, tuple(known(here, one) for one in recipients_of(here)), ends=True),
+        Entry(there.id, tuple(known(there, one) for one in recipients_of(there)), ends=True),
+    ]
+    store.abandon(there.id)
+    first, second = store.record_group(entries)
+    assert (None, True) == (first, isinstance(second, LeaseLostError))
+    assert set() == store.renew([here.id, there.id], lease_time=HOUR)
+
+
+def test_ending_with_an_outcome_can_be_repeated(store: Store) -> None:
+    ids = store.insert([a_message("a@far.test")])
+    lease = take(store)
+    entry = Entry(lease.id, tuple(known(lease, one) for one in recipients_of(lease)), ends=True)
+    assert [[None], [None]] == [store.record_group([entry]) for _ in range(2)]
+    assert ["sent"] == words(store, ids)

@@ -69,7 +69,8 @@ def _sources(django: str, folder: Path) -> Path:
     subprocess.run([*pip, "download", *options, f"django=={django}"], check=True)
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        # Debian's Python 3.11 is from before filters.
+        packed.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
     return unpacked
 

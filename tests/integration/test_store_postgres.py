@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, Never
 
 import pytest
 from sqlalchemy import Connection, event, text
 
 from mailq.errors import DatabaseUnavailableError, IdempotencyConflictError
+from mailq.queue import leases
 from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.testing.postgres import PostgresServer, StopMode
@@ -101,6 +102,32 @@ def test_a_recipient_that_somebody_else_has_locked_is_passed_over(store: Store) 
     with store.engine.begin() as connection:
         connection.execute(text("SELECT FROM mailq_recipient WHERE address = 'bob@far.test' FOR UPDATE"))
         assert ["eve@far.test"] == [one.recipients[0].address for one in take(store).requests]
+
+
+def test_a_single_message_is_claimed_in_three_statements(store: Store) -> None:
+    store.insert([a_message("bob@far.test")])
+    seen: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *given: seen.append(given[2].split()[0]))
+    assert ["bob@far.test"] == [one.recipients[0].address for one in take(store).requests]
+    assert ["SELECT", "WITH", "SELECT"] == seen
+    assert store.claim("far.test", owner="w", limit=10, lease_time=HOUR) is None
+    assert ["SELECT"] == seen[3:]
+
+
+def test_a_claim_whose_messages_cannot_be_read_leaves_them_due(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent, so nothing may count as uncertain. Source: smtp-delivery Q-45."""
+    (queue_id,) = store.insert([a_message("bob@far.test")])
+
+    def broken(*_given: object) -> Never:
+        raise DatabaseUnavailableError("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "messages_of", broken)
+        with pytest.raises(DatabaseUnavailableError):
+            take(store)
+    (shown,) = store.show(queue_id).recipients
+    assert (0, ()) == (shown.attempts, tuple(shown.history))
+    assert [queue_id] == [one.queue_id for one in take(store).requests]
 
 
 @pytest.fixture

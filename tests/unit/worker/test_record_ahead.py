@@ -220,3 +220,41 @@ def test_a_recipient_whose_sender_is_to_be_told_is_read_again() -> None:
         )
         desk.recorder.record(one, {RecipientId(0): TAKEN}, started_at=NOW, complete=False)
         assert is_known is (desk.writer.entries[-1].results[0].known is not None)
+
+
+def test_the_lease_ends_with_the_last_outcome_where_all_was_sent() -> None:
+    desk = Desk(parts("ab"), ahead=1)
+    desk.writer.at_once = True
+    desk.send(0)
+    assert not desk.recorder.ended
+    desk.send(1)
+    desk.recorder.flush()
+    assert [False, True] == [one.ends for one in desk.writer.entries]
+    assert desk.recorder.ended
+
+
+def test_the_lease_does_not_end_with_an_outcome_that_could_not_be_written() -> None:
+    desk = Desk(parts("ab"), ahead=2)
+    desk.recorder.begin(0)
+    desk.writer.write()
+    desk.record(0)
+    desk.send(1)
+    desk.writer.write(LeaseLostError("lost"))
+    with pytest.raises(LeaseLostError):
+        desk.recorder.flush()
+    assert (True, False) == (desk.recorder.unrecorded, desk.recorder.ended)
+
+
+def test_a_lease_of_which_something_was_passed_over_is_handed_back() -> None:
+    desk = Desk(parts("ab"), ahead=1)
+    desk.writer.at_once = True
+    desk.send(1)
+    desk.recorder.flush()
+    assert not any(one.ends for one in desk.writer.entries)
+
+
+def test_a_single_message_is_not_named_again() -> None:
+    desk = Desk(parts("a"), ahead=4)
+    desk.writer.at_once = True
+    desk.send(0)
+    assert [None] == named(desk.writer.entries)
