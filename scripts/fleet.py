@@ -1,12 +1,11 @@
 """``make fleet``: the services of docker-compose.yml without Docker, on free ports of loopback."""
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from mailq.stopping import stop_signals
 from scripts.fleet_processes import Fleet
 from scripts.fleet_show import show
 
@@ -37,10 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.demo:
         return show(messages=options.messages, screenshots=options.screenshots)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with Fleet() as fleet:
+    with stop_signals() as stop, Fleet() as fleet:
         for line in introduce(fleet):
             print(line, flush=True)
         print("The fleet is ready. Stop it with Ctrl-C.", flush=True)

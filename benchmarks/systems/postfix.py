@@ -5,35 +5,16 @@ sessions to a destination with it. ``postfix-tuned`` raises what an administrato
 """
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.harness.system import Place, System
-from mailq.testing.receivers.daemon import Daemon, find_program, free_port
+from mailq.testing.receivers.postfix import PrivatePostfix
 
-_OWNER, _GROUP = "list", "irc"
-_OWNED = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
 _MAIN = """\
-compatibility_level = 3.6
-queue_directory = {home}/queue
-data_directory = {home}/data
-daemon_directory = {programs}
-import_environment = MAIL_CONFIG LD_LIBRARY_PATH PATH TZ
-maillog_file = {home}/postfix.log
-maillog_file_prefixes = {home}
-mail_owner = {owner}
-setgid_group = {group}
-default_privs = nobody
 myhostname = client.test
-mydestination =
-alias_maps =
-local_recipient_maps =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
 message_size_limit = 0
 transport_maps = texthash:{home}/etc/transport
 """
@@ -74,39 +55,16 @@ smtpd_client_connection_count_limit = 0
 """
 
 
-class _Instance(Daemon):
-    package = "postfix"
-
+class _Instance(PrivatePostfix):
     def __init__(self, place: Place, more: str) -> None:
         self._place, self._more = place, more
-        self._master = find_program("usr/lib/postfix/sbin/master", package=self.package)
-        self.port = free_port("127.0.0.1")
         super().__init__()
 
-    def _listens_at(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
-
-    def _environment(self) -> Mapping[str, str]:
-        libraries = str(self._master.parent.parent)
-        return {**super()._environment(), "MAIL_CONFIG": str(self.home / "etc"), "LD_LIBRARY_PATH": libraries}
-
     def _prepare(self) -> Sequence[str]:
-        for name in ("etc", "data", "queue", "queue/pid", "queue/public", "queue/maildrop"):
-            (self.home / name).mkdir()
-        for name in _OWNED:
-            (self.home / "queue" / name).mkdir()
-            shutil.chown(self.home / "queue" / name, _OWNER)
-        for name in ("public", "maildrop"):
-            shutil.chown(self.home / "queue" / name, _OWNER, _GROUP)
-        shutil.chown(self.home / "data", _OWNER)
-        etc = self.home / "etc"
-        etc.chmod(0o755)
-        main = _MAIN.format(home=self.home, programs=self._master.parent, owner=_OWNER, group=_GROUP)
-        (etc / "main.cf").write_text(main + self._more)
-        (etc / "master.cf").write_text(_MASTER.format(port=self.port))
+        command = self._configure(_MAIN.format(home=self.home) + self._more, _MASTER.format(port=self.port))
         lines = (f"{domain} smtp:{nexthop}\n" for domain, nexthop in self._place.nexthops().items())
-        (etc / "transport").write_text("".join(lines))
-        return [str(self._master), "-c", str(etc), "-d"]
+        (self.home / "etc" / "transport").write_text("".join(lines))
+        return command
 
 
 class Postfix(System):

@@ -8,10 +8,9 @@ keeps the worker from connecting to any address outside this machine.
 
 import email
 import email.policy
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from mailq.cli.session import Session
 from mailq.cli.text import printable
 from mailq.errors import ConfigError
 from mailq.settings import Settings
+from mailq.stopping import stop_signals
 from mailq.testing.dnsd import DnsServer
 from mailq.testing.sink import caught
 from mailq.testing.smtpd import Delivery, ScriptedSmtpServer
@@ -46,7 +46,7 @@ def run_development(session: Session, *, internet: bool, deliver_waiting: bool) 
     if catching and not deliver_waiting:
         _refuse_waiting(queue)
     with ExitStack() as stack:
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_signals())
         server: ScriptedSmtpServer | None = None
         if catching:
             server = stack.enter_context(ScriptedSmtpServer())
@@ -64,17 +64,6 @@ def _refuse_waiting(queue: "Queue") -> None:
             f"mail waits in the queue, such as {waiting[0].queue_id} to {waiting[0].address}, and would be caught "
             "instead of delivered; --deliver-waiting does that, MAILQ_DATABASE_URL names another queue"
         )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _introduce(session: Session, settings: Settings, *, caught: bool) -> None:

@@ -7,7 +7,6 @@ here by the way it takes in production, lookups and all.
 Invariant: it keeps no content; only a count and the times.
 """
 
-import signal
 import threading
 from contextlib import ExitStack
 from datetime import timedelta
@@ -17,6 +16,7 @@ import click
 
 from mailq.cli.session import Command, Duration, Session
 from mailq.errors import ConfigError
+from mailq.stopping import stop_signals
 
 if TYPE_CHECKING:
     from mailq.testing.counting_receiver import CountingReceiver
@@ -42,12 +42,10 @@ def sink(session: Session, listen: tuple[str, ...], port: int, dns_port: int, th
     from mailq.testing.counting_receiver import CountingReceiver  # noqa: PLC0415 - of no use to other commands
     from mailq.testing.dnsd import DnsServer  # noqa: PLC0415 - as above; DNS is slow to import
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     receiver = CountingReceiver(listen, think_seconds=think.total_seconds(), port=port, sampled=False)
     names = DnsServer({}, fallback={"A": list(listen)}, address=listen[0], port=dns_port)
     with ExitStack() as running:
+        stop = running.enter_context(stop_signals())
         try:
             running.enter_context(receiver)
             running.enter_context(names)

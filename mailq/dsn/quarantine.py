@@ -5,8 +5,8 @@ Source: smtp-delivery Q-04, RFC 3834 §5
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import format_datetime
 
+from mailq.dsn.note import note
 from mailq.dsn.text import clean, joined
 from mailq.dsn.values import Letterhead
 
@@ -46,16 +46,4 @@ def compose_quarantine(quarantined: Sequence[Quarantined], letterhead: Letterhea
         lines += ["", *(f"{one.queue_id}: {clean(one.address)}" for one in group), ""]
         lines += [f"    {clean(line)}" for line in fault.splitlines()]
     body = joined(lines)
-    header = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{letterhead.hostname}>",
-        f"To: {clean(to)}",
-        f"Subject: mailq: {len(quarantined)} in quarantine",
-        f"Date: {format_datetime(letterhead.written_at)}",
-        f"Message-ID: <{letterhead.message_id}>",
-        "Auto-Submitted: auto-generated",
-        "MIME-Version: 1.0",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Transfer-Encoding: {'7bit' if body.isascii() else '8bit'}",
-        "",
-    ]
-    return joined(header) + body
+    return note(body, letterhead, to=to, subject=f"mailq: {len(quarantined)} in quarantine")

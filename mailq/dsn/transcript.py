@@ -4,8 +4,8 @@ Source: smtp-delivery T-40, RFC 3834 §5
 """
 
 from collections.abc import Sequence
-from email.utils import format_datetime
 
+from mailq.dsn.note import note
 from mailq.dsn.text import clean, joined
 from mailq.dsn.values import Letterhead
 
@@ -33,16 +33,4 @@ def compose_transcript(
             "What became of the message is in the log of the worker, under its queue id.",
         ]
     )
-    header = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{letterhead.hostname}>",
-        f"To: {clean(to)}",
-        f"Subject: mailq {language} client: errors from {clean(server)}",
-        f"Date: {format_datetime(letterhead.written_at)}",
-        f"Message-ID: <{letterhead.message_id}>",
-        "Auto-Submitted: auto-generated",
-        "MIME-Version: 1.0",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Transfer-Encoding: {'7bit' if body.isascii() else '8bit'}",
-        "",
-    ]
-    return joined(header) + body
+    return note(body, letterhead, to=to, subject=f"mailq {language} client: errors from {clean(server)}")

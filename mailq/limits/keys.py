@@ -19,6 +19,8 @@ from typing import Final
 from mailq.addresses import normalise_domain
 from mailq.errors import DestinationSyntaxError
 from mailq.routing.destination import ascii_hostname, canonical_address, is_hostname
+from mailq.routing.host_patterns import host_pattern as canonical_pattern
+from mailq.routing.host_patterns import patterns_of_host
 from mailq.routing.transport import NextHop
 from mailq.settings_schedules import LABEL
 
@@ -102,12 +104,7 @@ def key_of(subject: Subject, name: str) -> str:
 
 def host_patterns(host: str) -> Iterator[str]:
     """Yield the patterns that fit a host, the narrowest first: its name, ``*.parent`` of each parent, ``*``."""
-    name = host.lower().rstrip(".")
-    yield name
-    rest = name
-    while "." in rest and ":" not in rest:
-        rest = rest.partition(".")[2]
-        yield f"*.{rest}"
+    yield from patterns_of_host(host.lower().rstrip("."))
     yield ANY
 
 
@@ -117,13 +114,8 @@ def host_pattern(text: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    name = text.strip().lower().rstrip(".")
-    address = canonical_address(name.strip("[]"))
-    if address is not None:
-        return address
-    wildcard = "*." if name.startswith("*.") else ""
     try:
-        return wildcard + normalise_domain(name.removeprefix("*.")).lower()
+        return canonical_pattern(text.strip().lower().rstrip("."))
     except ValueError as error:
         raise ValueError(f"bad host {text!r}: {error}; expected HOST or *.DOMAIN") from None
 

@@ -4,14 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Final
 
-from mailq.limits import operations
+from mailq.limits.book_limits import BookLimits, Opened
 from mailq.limits.books import Book
-from mailq.limits.buckets import NOTHING, Amounts
-from mailq.limits.gates import ZERO, Admitted, Feedback, Gate, GateView, Refused, WindowChange
-from mailq.limits.port import ONE_MESSAGE, ONE_SESSION, Spent, new_token
+from mailq.limits.gates import Gate
 
 _TIDY_EVERY: Final = 60_000_000
 
@@ -20,7 +17,7 @@ def _monotonic() -> int:
     return time.monotonic_ns() // 1000
 
 
-class LocalLimits:
+class LocalLimits(BookLimits):
     """The port :class:`mailq.limits.port.Limits` in memory.
 
     Args:
@@ -32,60 +29,6 @@ class LocalLimits:
         self._lock = threading.Lock()
         self._books: dict[str, Book] = {}
         self._tidy_at = 0
-
-    def admit(
-        self, gates: Sequence[Gate], *, owner: str, hold_for: timedelta, want: Amounts = ONE_SESSION
-    ) -> Admitted | Refused:
-        """Take a slot in every gate, and draw *want* from all their rates; or take nothing at all."""
-        with self._open(gates) as (books, now):
-            return operations.admit(books, gates, token=new_token(owner), hold_for=hold_for, want=want, now=now)
-
-    def spend(
-        self,
-        admitted: Admitted,
-        want: Amounts = ONE_MESSAGE,
-        *,
-        least: Amounts = NOTHING,
-        patience: timedelta = ZERO,
-        news: Sequence[Feedback] = (),
-    ) -> Spent:
-        """Note *news*, then draw for the next messages on an open session."""
-        with self._open(admitted.gates) as (books, now):
-            return operations.spend(books, admitted, want, least=least, patience=patience, news=news, now=now)
-
-    def note(self, admitted: Admitted, news: Sequence[Feedback]) -> tuple[WindowChange, ...]:
-        """Move the windows by deliveries that were finished."""
-        with self._open(admitted.gates) as (books, now):
-            return operations.note(books, admitted, news, now=now)
-
-    def release(
-        self, admitted: Admitted, *, news: Sequence[Feedback] = (), drained: bool = False
-    ) -> tuple[WindowChange, ...]:
-        """Note *news*, then give the slots back."""
-        with self._open(admitted.gates) as (books, now):
-            return operations.release(books, admitted, news=news, drained=drained, now=now)
-
-    def renew(self, held: Iterable[Admitted], *, hold_for: timedelta) -> frozenset[str]:
-        """Hold the slots for another *hold_for*, and return the tokens of those that were gone."""
-        every = tuple(held)
-        with self._open([gate for one in every for gate in one.gates]) as (books, now):
-            return operations.renew(books, every, hold_for=hold_for, now=now)
-
-    def look(self, gates: Sequence[Gate]) -> tuple[GateView, ...]:
-        """Return how each gate is, for people."""
-        with self._open(gates) as (books, now):
-            return tuple(books[gate.key].look(gate, now=now) for gate in gates)
-
-    def room(self, wanted: Sequence[Sequence[Gate]]) -> tuple[int, ...]:
-        """Return, for each group of gates, how many sessions may begin through it now."""
-        with self._open([gate for gates in wanted for gate in gates]) as (books, now):
-            return tuple(operations.room(books, gates, now=now) for gates in wanted)
-
-    def revive(self, gates: Sequence[Gate]) -> None:
-        """Forget that a destination is dead."""
-        with self._open(gates) as (books, now):
-            for gate in gates:
-                books[gate.key].revive(gate, now=now)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -101,6 +44,9 @@ class LocalLimits:
             books = {gate.key: self._books.setdefault(gate.key, Book()) for gate in gates}
             yield books, now
             self._tidy(books, now)
+
+    def _reading(self, gates: Sequence[Gate]) -> Opened:
+        return self._open(gates)
 
     def _tidy(self, keys: Iterable[str], now: int) -> None:
         for key in keys:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Connection, Row, column, text
 
 from mailq.queue.sqltypes import UtcDateTime
-from mailq.queue.tables import recipient
+from mailq.queue.turns import TAKEN
 
 DIALECT: Final = "postgresql"
 """Where it can be used."""
@@ -27,16 +27,6 @@ DIALECT: Final = "postgresql"
 _WAITING: Final = "state = 'queued' AND nexthop = :nexthop AND priority = :priority"
 _TENANT: Final = f"SELECT tenant FROM mailq_recipient WHERE {_WAITING} ORDER BY tenant"  # noqa: S608 - of the constant above
 # The columns of a table that is updated are named with it: the lease has some of the same names.
-_TAKEN: Final = (
-    recipient.c.id,
-    recipient.c.message_id,
-    recipient.c.address,
-    recipient.c.orcpt,
-    recipient.c.notify,
-    recipient.c.due_at,
-    recipient.c.attempts,
-    recipient.c.stumbles,
-)
 _claim = text(f"""WITH due AS (
     SELECT id, message_id, due_at FROM mailq_recipient
     WHERE {_WAITING} AND due_at <= statement_timestamp()
@@ -55,9 +45,9 @@ UPDATE mailq_recipient AS taken
 SET state = 'leased', lease_id = new_lease.id, attempts = taken.attempts + 1, fresh = false
 FROM new_lease
 WHERE taken.id IN (SELECT id FROM due) AND taken.state = 'queued'
-RETURNING {", ".join(f"taken.{each.name}" for each in _TAKEN)}, new_lease.id AS token, new_lease.taken_at
+RETURNING {", ".join(f"taken.{each.name}" for each in TAKEN)}, new_lease.id AS token, new_lease.taken_at
 """).columns(  # noqa: S608 - of the table's own columns
-    *(column(each.name, each.type) for each in _TAKEN),
+    *(column(each.name, each.type) for each in TAKEN),
     column("token", BigInteger()),
     column("taken_at", UtcDateTime()),
 )

@@ -22,7 +22,6 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, or_, select, update
 
-from mailq.addresses import normalise_domain
 from mailq.errors import DestinationSyntaxError, OrderError
 from mailq.queue import audit
 from mailq.queue.audit import By
@@ -30,7 +29,8 @@ from mailq.queue.engine import Database
 from mailq.queue.sqltypes import DatabaseNow, EarlierOf, UtcDateTime, among, seconds_from_now
 from mailq.queue.tables import destination, suspension
 from mailq.queue.upsert import DIALECTS, insert_into
-from mailq.routing.destination import canonical_address, parse_destination, split_nexthops
+from mailq.routing.destination import parse_destination, split_nexthops
+from mailq.routing.host_patterns import host_pattern, patterns_of_host
 from mailq.routing.transport import NextHop
 
 LOOK_AGAIN: Final = timedelta(minutes=5)
@@ -102,7 +102,7 @@ def parse_pattern(text: str) -> str:
 
 def patterns_of(nexthop: str) -> tuple[str, ...]:
     """Return every pattern that stops *nexthop*, the narrowest first."""
-    sites = [pattern for host in _hosts(nexthop) for pattern in _patterns_of_host(host)]
+    sites = [f"site:{pattern}" for host in _hosts(nexthop) for pattern in patterns_of_host(host)]
     return tuple(dict.fromkeys([f"nexthop:{nexthop}", *sites, "site:*"]))
 
 
@@ -241,24 +241,12 @@ def _hosts(nexthop: str) -> list[str]:
     return [host.lower().rstrip(".") for host in hosts]
 
 
-def _patterns_of_host(host: str) -> Iterable[str]:
-    yield f"site:{host}"
-    rest = host
-    while "." in rest and ":" not in rest:
-        rest = rest.partition(".")[2]
-        yield f"site:*.{rest}"
-
-
 def _parse_site(text: str, site: str) -> str:
     name = site.strip().lower()
     if name == "*":
         return name
-    address = canonical_address(name.strip("[]"))
-    if address is not None:
-        return address
-    wildcard = "*." if name.startswith("*.") else ""
     try:
-        return wildcard + normalise_domain(name.removeprefix("*.")).lower()
+        return host_pattern(name)
     except ValueError as error:
         raise OrderError(f"bad pattern {text!r}: {error}; expected site:HOST, site:*.DOMAIN or site:*") from None
 

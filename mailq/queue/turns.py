@@ -82,6 +82,19 @@ def _take(*whose: Any) -> Any:
     return taking().where(recipient.c.id.in_(select(due.c.id)))
 
 
+TAKEN: Final = (
+    recipient.c.id,
+    recipient.c.message_id,
+    recipient.c.address,
+    recipient.c.orcpt,
+    recipient.c.notify,
+    recipient.c.due_at,
+    recipient.c.attempts,
+    recipient.c.stumbles,
+)
+"""What is told of a recipient that was leased."""
+
+
 def taking() -> Any:
     """Return the update that leases recipients to ``token``; the caller says which."""
     return (
@@ -93,16 +106,7 @@ def taking() -> Any:
             attempts=recipient.c.attempts + 1,
             fresh=False,
         )
-        .returning(
-            recipient.c.id,
-            recipient.c.message_id,
-            recipient.c.address,
-            recipient.c.orcpt,
-            recipient.c.notify,
-            recipient.c.due_at,
-            recipient.c.attempts,
-            recipient.c.stumbles,
-        )
+        .returning(*TAKEN)
     )
 
 

@@ -7,7 +7,6 @@ harms nothing. A worker that dies between the commit and the call has told
 nobody, and orders given by people are not told here; the truth stands in SQL.
 """
 
-import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mailq.queue.backoff import RetryAt
 from mailq.queue.messages import RecipientResult
 from mailq.queue.record import outcome_word
 from mailq.status import Delivered
+from mailq.worker.plugins import named
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +65,7 @@ def load_listener(name: str) -> Listener:
     """
     if not name:
         return tell_no_application
-    module, separator, attribute = name.partition(":")
-    if not (module and separator and attribute):
-        raise ConfigError(f"on_outcome {name!r} is not of the form module:attribute")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"on_outcome {name!r} cannot be loaded: {error}; the module must be importable by the worker"
-        ) from error
+    found = named("on_outcome", name)
     if not callable(found):
         raise ConfigError(f"on_outcome {name!r} is a {type(found).__name__}, which cannot be called")
     listener: Listener = found

@@ -1,8 +1,6 @@
 """``mailq metrics``: a process that shows how the queue is, whether or not any worker runs."""
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -19,6 +17,7 @@ from mailq.limits.tight import most_sessions
 from mailq.queue.gauges import QueueGauges
 from mailq.queue.store import Store
 from mailq.settings import Settings
+from mailq.stopping import stop_signals
 from mailq.worker.metrics_page import MetricsPage
 from mailq.worker.metrics_queue import KeyUse, QueueMetrics, Spaced
 
@@ -138,10 +137,7 @@ def serve_metrics(settings: Settings, address: str) -> None:
     Raises:
         ConfigError: It cannot be shown there.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with queue_metrics(settings) as metrics:
+    with stop_signals() as stop, queue_metrics(settings) as metrics:
         page = MetricsPage(metrics.registry, address)
         page.open()
         if not page.port:

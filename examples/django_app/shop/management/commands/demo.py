@@ -7,7 +7,6 @@ temporary file, unless the environment's ``SHOP_DATA`` names a folder.
 
 import logging
 import secrets
-import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from django.db import connections
 from mailq.api import By, Order
 from mailq.contrib.django import get_queue
 from mailq.settings import Settings
+from mailq.stopping import stop_signals
 from mailq.testing.dnsd import DnsServer
 from mailq.testing.smtpd import Script, ScriptedSmtpServer
 from mailq.worker.embedded import embedded
@@ -151,15 +151,3 @@ def pages(port: int) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C and TERM set."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
