@@ -13,7 +13,7 @@ from scripts.fleet import introduce
 from scripts.fleet_processes import Fleet
 
 pytestmark = [pytest.mark.redis, pytest.mark.postgres]
-TRIAL = fleet_show.Trial(messages=200, sessions=6, think_seconds=0.15)
+TRIAL = fleet_show.Trial(messages=900, sessions=6, think_seconds=0.15)
 
 
 def missing() -> str:
