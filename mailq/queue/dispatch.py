@@ -138,6 +138,12 @@ _ring_due = (
 )
 
 
+def due_priorities(connection: Connection, nexthop: str) -> list[int]:
+    """Return the priorities of which *nexthop* has mail due, the most urgent first."""
+    rows = connection.execute(earliest_by_priority, {"nexthop": nexthop}).all()
+    return sorted(row.priority for row in rows if row.due_at is not None and row.due_at <= row.now)
+
+
 def earliest_of(rows: Iterable[tuple[str, datetime]]) -> dict[str, datetime]:
     """Return the earliest instant of each nexthop."""
     earliest: dict[str, datetime] = {}

@@ -12,6 +12,7 @@ from mailq.queue.schedules import Labels
 from mailq.status import Outcome, RecipientId
 
 DEFAULT_PRIORITY = 5
+LAST_PRIORITY = 9
 _HASHED_BYTES = 262_144
 
 
@@ -107,6 +108,21 @@ class NewMessage:
         for piece in self.pieces(_HASHED_BYTES):
             found.update(piece)
         return found.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What somebody would like to lease.
+
+    Attributes:
+        nexthop: As stored.
+        limit: Most recipients.
+        last_priority: Nothing less urgent than this.
+    """
+
+    nexthop: str
+    limit: int
+    last_priority: int = LAST_PRIORITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ quarantine at once, since reading it again will not heal it.
 Source: smtp-delivery Q-04, D-01 to D-03
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
 
@@ -31,6 +32,10 @@ _messages = {
     )
     for dialect in DIALECTS
 }
+
+Instant = Callable[[Any], datetime]
+"""How the instants of a row are read."""
+_NOBODY_IS_TOLD: Final = parse_notify("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,18 @@ def messages_of(connection: Connection, queue_ids: Iterable[str]) -> dict[str, R
     return {row.id: row for row in rows}
 
 
+def as_it_is(value: datetime) -> datetime:
+    """Read an instant that is one already."""
+    return value
+
+
 def requests_of(
-    nexthop: str, taken: Sequence[Row[Any]], messages: dict[str, Row[Any]], active_at: datetime
+    nexthop: str,
+    taken: Sequence[Row[Any]],
+    messages: Mapping[str, Row[Any]],
+    active_at: datetime,
+    *,
+    instant: Instant = as_it_is,
 ) -> tuple[list[DeliveryRequest], list[Unreadable]]:
     """Group *taken* recipients by message, in their order, and say which of them cannot be read."""
     where = _destination(nexthop)
@@ -67,7 +82,7 @@ def requests_of(
     requests, unreadable = [], []
     for queue_id, rows in grouped.items():
         try:
-            requests.append(_request(where, messages[queue_id], rows, active_at))
+            requests.append(_request(where, messages[queue_id], rows, active_at, instant))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one row, the others are delivered
             unreadable.append(Unreadable(tuple(RecipientId(row.id) for row in rows), describe_fault(error)))
     return requests, unreadable
@@ -80,6 +95,7 @@ def _message_alone(connection: Connection, queue_id: str) -> Sequence[Row[Any]]:
         return ()
 
 
+@lru_cache(maxsize=4096)
 def _destination(nexthop: str) -> NextHop:
     try:
         return NextHop.parse(nexthop)
@@ -88,17 +104,17 @@ def _destination(nexthop: str) -> NextHop:
         return NextHop(Protocol.SMTP, nexthop)
 
 
-def _request(where: NextHop, found: Row[Any], rows: Sequence[Row[Any]], active_at: datetime) -> DeliveryRequest:
+def _request(
+    where: NextHop, found: Row[Any], rows: Sequence[Row[Any]], active_at: datetime, instant: Instant
+) -> DeliveryRequest:
     return DeliveryRequest(
-        queue_id=found.id,
+        queue_id=rows[0].message_id,
         nexthop=where.text,
         protocol=where.protocol,
         sender=found.sender,
-        recipients=tuple(
-            Recipient(RecipientId(row.id), row.address, row.orcpt, parse_notify(row.notify)) for row in rows
-        ),
+        recipients=tuple([_recipient(row) for row in rows]),
         size_bytes=found.size_bytes,
-        arrived_at=found.arrived_at,
+        arrived_at=instant(found.arrived_at),
         active_at=active_at,
         encoding=None if found.encoding is None else Encoding(found.encoding),
         smtputf8=found.smtputf8,
@@ -109,3 +125,8 @@ def _request(where: NextHop, found: Row[Any], rows: Sequence[Row[Any]], active_a
         tls_optional=found.tls_optional,
         verp=found.verp,
     )
+
+
+def _recipient(row: Row[Any]) -> Recipient:
+    notify = parse_notify(row.notify) if row.notify else _NOBODY_IS_TOLD
+    return Recipient(RecipientId(row.id), row.address, row.orcpt, notify)

@@ -16,8 +16,9 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from mailq.queue.backoff import GiveUp, RetryAt, RetrySchedule, dispose
+from mailq.queue.claims import claim_these
+from mailq.queue.dispatch import due_priorities
 from mailq.queue.engine import Database
-from mailq.queue.leases import claim_these, due_priorities
 from mailq.queue.messages import Lease
 from mailq.queue.schedules import Labels, Schedules
 from mailq.queue.sites import waiting_page

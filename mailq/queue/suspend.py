@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, or_, select, update
@@ -100,6 +101,7 @@ def parse_pattern(text: str) -> str:
         raise OrderError(f"bad pattern {text!r}: {error}; or write site:HOST or site:*.DOMAIN") from None
 
 
+@lru_cache(maxsize=4096)
 def patterns_of(nexthop: str) -> tuple[str, ...]:
     """Return every pattern that stops *nexthop*, the narrowest first."""
     sites = [f"site:{pattern}" for host in _hosts(nexthop) for pattern in patterns_of_host(host)]

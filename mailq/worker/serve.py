@@ -21,8 +21,7 @@ from typing import Final
 
 from mailq.errors import InfrastructureError, LeaseLostError, NoRoomError, SchemaError
 from mailq.limits.gates import Bar, Refused
-from mailq.queue.messages import Lease
-from mailq.queue.store import LAST_PRIORITY
+from mailq.queue.messages import LAST_PRIORITY, Lease
 from mailq.worker.ahead import Ahead
 from mailq.worker.batch import Batch, deliver_batch
 from mailq.worker.dead_sites import call_the_roll, note_death, note_life

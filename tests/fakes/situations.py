@@ -12,7 +12,7 @@ from mailq.limits.keys import nexthop_key
 from mailq.limits.local_limits import LocalLimits
 from mailq.queue.audit import By
 from mailq.queue.certainty import Quarantine, SetAside
-from mailq.queue.leases import claim_these
+from mailq.queue.claims import claim_these
 from mailq.queue.messages import Lease
 from mailq.queue.orders import Verb
 from mailq.queue.selectors import Selector
