@@ -40,6 +40,9 @@ _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5
 # A worker that is frozen, or whose machine is gone, in the middle of a transaction would otherwise keep its locks.
 _IDLE_TRANSACTION = "-c idle_in_transaction_session_timeout=20s"
+# What is on the hot path is found by an index. A plan that was made while a table had a page or two would read it from
+# end to end, and be kept by the connection until the table, grown meanwhile, is analysed. Nothing is worth compiling.
+_BY_INDEX = "-c random_page_cost=1.1 -c seq_page_cost=4 -c jit=off"
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 10
 # Less than any server takes to start again.
@@ -207,7 +210,7 @@ def _postgresql_arguments(url: URL, *, pooled: bool = False) -> dict[str, Any]:
     if pooled:
         # The next transaction may be on another connection to the server, which knows no statement of the last one's.
         return arguments | {"prepare_threshold": None}
-    return arguments if "options" in url.query else arguments | {"options": _IDLE_TRANSACTION}
+    return arguments if "options" in url.query else arguments | {"options": f"{_IDLE_TRANSACTION} {_BY_INDEX}"}
 
 
 def _without_pooler(url: URL) -> tuple[URL, bool]:
