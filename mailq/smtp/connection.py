@@ -11,9 +11,11 @@ import errno
 import ipaddress
 import logging
 import os
+import select
 import socket
 import ssl
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -36,14 +38,20 @@ SOCKET_PATH_LIMIT_BYTES: Final = 107
 
 _log: Final = logging.getLogger(__name__)
 
-# What a socket with a timeout raises when the time is over, before and after encryption.
-_TIMED_OUT: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+# What a socket that never waits raises, before and after encryption.
+_NOT_YET: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_TIMED_OUT: Final = os.strerror(errno.ETIMEDOUT)
+# What poll(2) takes: an int.
+_LONGEST_WAIT_MS: Final = 2.0**31 - 1
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class SocketConnection:
     """A connected stream socket; used by one thread at a time.
+
+    The socket itself never waits: it is asked first and waited for only where there is nothing yet, since telling it
+    each time how long it may wait would cost a system call before each read and each write.
 
     Raises nothing but the errors of its methods.
 
@@ -52,13 +60,13 @@ class SocketConnection:
         engine: Makes TLS handshakes.
     """
 
-    __slots__ = ("_encrypted", "_engine", "_socket", "_timeout_seconds")
+    __slots__ = ("_encrypted", "_engine", "_poll", "_socket")
 
     def __init__(self, connected: socket.socket, engine: TlsEngine) -> None:
         self._socket = connected
         self._engine = engine
         self._encrypted: Encrypted | None = None
-        self._timeout_seconds: float | None = None
+        self._poll = self._never_waits()
 
     @property
     def encrypted(self) -> bool:
@@ -72,17 +80,14 @@ class SocketConnection:
             ConnectionLostError: The peer is gone.
             ConnectionTimeoutError: Not all could be written within *timeout_seconds*, however much of it was.
         """
-        rest = memoryview(data)
-        deadline = time.monotonic() + timeout_seconds
         try:
-            self._set_timeout(timeout_seconds)
-            while rest := rest[self._socket.send(rest) :]:
-                # A peer that takes a byte now and then must not hold us: the time does not start anew.
-                self._set_timeout(deadline - time.monotonic())
-        except _TIMED_OUT as error:
-            raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
+            sent = self._socket.send(data)
+        except _NOT_YET:
+            sent = 0
         except OSError as error:
             raise ConnectionLostError(words_of(error)) from error
+        if sent < len(data):
+            self._send_rest(memoryview(data)[sent:], time.monotonic() + timeout_seconds)
 
     def receive(self, *, timeout_seconds: float) -> bytes:
         """Return what has arrived, 1 to 65,536 bytes; 0 seconds or less only looks.
@@ -91,11 +96,13 @@ class SocketConnection:
             ConnectionLostError: End of stream, or a reset.
             ConnectionTimeoutError: Nothing arrived for *timeout_seconds*.
         """
+        # What TLS has deciphered already, the system knows nothing of.
+        if self._encrypted is None and not self._poll(_milliseconds(timeout_seconds)):
+            raise ConnectionTimeoutError(_TIMED_OUT)
         try:
-            self._set_timeout(timeout_seconds)
             data = self._socket.recv(RECEIVE_BYTES)
-        except _TIMED_OUT as error:
-            raise ConnectionTimeoutError(os.strerror(errno.ETIMEDOUT)) from error
+        except _NOT_YET as error:
+            data = self._receive_later(error, time.monotonic() + timeout_seconds)
         except OSError as error:
             raise ConnectionLostError(words_of(error)) from error
         if not data:
@@ -118,11 +125,11 @@ class SocketConnection:
             TlsHandshakeError: The handshake failed; the connection is of no use any more.
             SettingError: The policy's protocols or ciphers are not understood.
         """
-        try:
-            self._encrypted = self._engine.handshake(self._socket, policy, host=host, timeout_seconds=timeout_seconds)
-        finally:
-            self._timeout_seconds = None
+        # Should the handshake fail, the socket is closed.
+        self._poll = _nothing_to_wait_for
+        self._encrypted = self._engine.handshake(self._socket, policy, host=host, timeout_seconds=timeout_seconds)
         self._socket = self._encrypted.socket
+        self._poll = self._never_waits()
         return self._encrypted.result
 
     @property
@@ -141,19 +148,69 @@ class SocketConnection:
 
     def close(self) -> None:
         """Release the socket; harmless when repeated, never raises."""
+        # The system gives the number of a closed socket to the next one.
+        self._poll = _nothing_to_wait_for
         with suppress(OSError, ValueError):
             if self._encrypted is not None and self._socket.fileno() >= 0:
                 # Tells the peer that nothing was cut off, and does not wait for its answer.
-                self._socket.settimeout(0)
                 self._encrypted.socket.unwrap()
         with suppress(OSError):
             self._socket.close()
 
-    def _set_timeout(self, timeout_seconds: float) -> None:
-        wanted = max(0.0, timeout_seconds)
-        if wanted != self._timeout_seconds:
-            self._socket.settimeout(wanted)
-            self._timeout_seconds = wanted
+    def _never_waits(self) -> Callable[[float], Sequence[object]]:
+        """Make the socket one that never waits; return what waits for something to read."""
+        self._socket.settimeout(0)
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return poller.poll
+
+    def _send_rest(self, rest: memoryview, deadline: float) -> None:
+        """Write what did not fit at once.
+
+        A peer that takes a byte now and then must not hold us: the time does not start anew.
+        """
+        waits_for = select.POLLOUT
+        while rest:
+            self._wait(waits_for, deadline)
+            waits_for = select.POLLOUT
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except _NOT_YET as error:
+                waits_for = _event(error, select.POLLOUT)
+            except OSError as error:
+                raise ConnectionLostError(words_of(error)) from error
+
+    def _receive_later(self, error: OSError, deadline: float) -> bytes:
+        """Read what is not there yet: with TLS, a part of something may be."""
+        while True:
+            self._wait(_event(error, select.POLLIN), deadline)
+            try:
+                return self._socket.recv(RECEIVE_BYTES)
+            except _NOT_YET as again:
+                error = again
+            except OSError as lost:
+                raise ConnectionLostError(words_of(lost)) from lost
+
+    def _wait(self, event: int, deadline: float) -> None:
+        poller = select.poll()
+        poller.register(self._socket, event)
+        if not poller.poll(_milliseconds(deadline - time.monotonic())):
+            raise ConnectionTimeoutError(_TIMED_OUT)
+
+
+def _milliseconds(seconds: float) -> float:
+    return min(max(0.0, seconds * 1000), _LONGEST_WAIT_MS)
+
+
+def _event(error: OSError, usual: int) -> int:
+    """Return what to wait for: TLS may have to read before it can write, and the other way round."""
+    if isinstance(error, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else usual
+
+
+def _nothing_to_wait_for(_: float) -> Sequence[object]:
+    return (None,)
 
 
 class SocketConnector:
