@@ -5,12 +5,12 @@ Source: RFC 5321 §3.3, RFC 3461, smtp-delivery D-01 to D-03.
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 
 from mailq.status import RecipientId
+from mailq.words import Word
 
 
-class Notify(Enum):
+class Notify(Word):
     """When the sender wants to be told. Source: RFC 3461 §4.1."""
 
     NEVER = "NEVER"
@@ -19,21 +19,21 @@ class Notify(Enum):
     DELAY = "DELAY"
 
 
-class Ret(Enum):
+class Ret(Word):
     """How much of the message a failure report returns. Source: RFC 3461 §4.3."""
 
     FULL = "FULL"
     HDRS = "HDRS"
 
 
-class Encoding(Enum):
+class Encoding(Word):
     """What the content declares of itself. Source: RFC 6152."""
 
     SEVEN_BIT = "7bit"
     EIGHT_BIT = "8bit"
 
 
-class Protocol(Enum):
+class Protocol(Word):
     """Which language a request is delivered in."""
 
     SMTP = "smtp"

@@ -4,10 +4,11 @@ Source: RFC 3207, RFC 6698, RFC 7672, RFC 8461, smtp-delivery P-01 to P-09.
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
+
+from mailq.words import Word
 
 
-class TlsLevel(Enum):
+class TlsLevel(Word):
     """How much TLS is asked for; the value is the word in settings. Ordered by strength.
 
     ``HALF_DANE`` cannot be configured: it is ``dane`` where the MX records were not validated. Source: P-05, P-09.
@@ -39,7 +40,7 @@ class TlsLevel(Enum):
         return self.rank > TlsLevel.ENCRYPT.rank
 
 
-class RequireTls(Enum):
+class RequireTls(Word):
     """How far a message's wish for TLS all the way is followed; the value is the word in settings. Source: P-50."""
 
     DISABLE = "disable"

@@ -10,17 +10,17 @@ Source: RFC 5321 §4.2, RFC 3463, smtp-delivery S-04, T-01 to T-39.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import NewType
 
 from mailq.security import TlsResult
+from mailq.words import Word
 
 RecipientId = NewType("RecipientId", int)
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
 
 
-class Severity(Enum):
+class Severity(Word):
     """The first digit of a status. Source: RFC 3463 §3.1."""
 
     SUCCESS = 2
@@ -128,7 +128,7 @@ class Endpoint:
         return self.name if self.port is None else f"{self.name}:{self.port}"
 
 
-class Stage(Enum):
+class Stage(Word):
     """What was being done when something happened; the values complete "… while". Source: smtp-delivery T-38."""
 
     POLICY = "choosing the security policy"
@@ -156,7 +156,7 @@ class Stage(Enum):
         return self not in {Stage.POLICY, Stage.RESOLVE, Stage.CONNECT}
 
 
-class Scope(Enum):
+class Scope(Word):
     """How far a failure reaches. Source: smtp-delivery T-20 to T-26."""
 
     RECIPIENT = "recipient"
