@@ -41,6 +41,16 @@ def encode_content(
         yield _CRLF
 
 
+def encode_whole(content: bytes, *, line_length_limit_bytes: int, dot_stuffing: bool = True) -> bytes:
+    """Return what :func:`encode_content` yields for *content*, which is small, in one piece."""
+    limit = max(2, line_length_limit_bytes) if line_length_limit_bytes else 0
+    data = _with_crlf(content)
+    wire = _folded(data, 0, limit) if limit else data
+    if dot_stuffing:
+        wire = _dot_stuffed(wire, at_line_start=True)
+    return wire + _CRLF if wire and not wire.endswith(_CRLF) else wire
+
+
 def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the content with CRLF line ends only, in blocks that cut no line end.
 
@@ -50,9 +60,9 @@ def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
     held_back = b""
     for block in _blocks(chunks):
         # A CR at the end may be half of a CRLF.
-        data = held_back + block
+        data = held_back + block if held_back else block
         held_back = b"\r" if data.endswith(b"\r") else b""
-        data = _with_crlf(data[: len(data) - len(held_back)])
+        data = _with_crlf(data[:-1] if held_back else data)
         if data:
             yield data
     if held_back:
@@ -62,6 +72,10 @@ def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     waiting = bytearray()
     for chunk in chunks:
+        if not waiting and len(chunk) == BLOCK_BYTES:
+            # How a large content is read; to gather it would be to copy it twice.
+            yield chunk
+            continue
         waiting += chunk
         while len(waiting) >= BLOCK_BYTES:
             yield bytes(waiting[:BLOCK_BYTES])
@@ -79,12 +93,23 @@ def _with_crlf(data: bytes) -> bytes:
 
 def _folded(data: bytes, column: int, limit: int) -> bytes:
     """Break long lines; *column* bytes of the first line have been written before."""
-    first, *rest = lines = data.split(_CRLF)
-    if column + len(first) <= limit and max(map(len, rest), default=0) <= limit:
+    if _fits(data, column, limit):
         return data
+    first, *rest = lines = data.split(_CRLF)
     lines[0] = _broken(first, limit - column, limit)
     lines[1:] = [_broken(line, limit, limit) for line in rest]
     return _CRLF.join(lines)
+
+
+def _fits(data: bytes, column: int, limit: int) -> bool:
+    """Whether no line is longer than *limit*, looked at from line end to line end, as far apart as they may be."""
+    start, room, size = 0, limit - column, len(data)
+    while size - start > room:
+        end = data.rfind(_CRLF, start, start + room + len(_CRLF)) if room >= 0 else -1
+        if end < 0:
+            return False
+        start, room = end + len(_CRLF), limit
+    return True
 
 
 def _broken(line: bytes, room: int, limit: int) -> bytes:
@@ -97,6 +122,9 @@ def _broken(line: bytes, room: int, limit: int) -> bytes:
 
 
 def _dot_stuffed(data: bytes, *, at_line_start: bool) -> bytes:
+    if b"." not in data:
+        # To look for one byte takes a fiftieth of the time; much of what is large, such as base64, has no dot.
+        return data
     stuffed = data.replace(b"\r\n.", b"\r\n..")
     return b"." + stuffed if at_line_start and data.startswith(b".") else stuffed
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailq.smtp.body import BLOCK_BYTES, encode_content
+from mailq.smtp.body import BLOCK_BYTES, encode_content, encode_whole
 
 
 def encode(*chunks: bytes, limit: int = 998) -> bytes:
@@ -105,3 +105,15 @@ def test_no_receiver_finds_an_end_of_data_or_a_bare_line_end(content: list[bytes
     assert wire.count(b"\r\n") == wire.count(b"\r") == wire.count(b"\n")
     assert b"\r\n.\r\n" not in b"\r\n" + wire
     assert not wire or wire.endswith(b"\r\n")
+
+
+@given(st.lists(pieces, max_size=30), limits, st.booleans())
+def test_in_one_piece_the_wire_is_the_same(content: list[bytes], limit: int, *, dot_stuffing: bool) -> None:
+    whole, options = b"".join(content), {"line_length_limit_bytes": limit, "dot_stuffing": dot_stuffing}
+    assert b"".join(encode_content([whole], **options)) == encode_whole(whole, **options)
+
+
+def test_content_that_is_read_in_blocks_is_not_copied_to_be_gathered() -> None:
+    line = b"x" * 62 + b"\r\n"
+    block = line * (BLOCK_BYTES // len(line))
+    assert all(each is block for each in encode_content([block, block], line_length_limit_bytes=998))
