@@ -15,6 +15,7 @@ Source: RFC 5321 §4.2, smtp-delivery S-01 to S-03.
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from mailq.errors import ReplyTooLongError
@@ -24,6 +25,9 @@ LINE_LIMIT_BYTES: Final = 2048
 TEXT_LIMIT_CHARACTERS: Final = 2048
 REPLY_LIMIT_BYTES: Final = 65_536
 REPLY_LIMIT_LINES: Final = 1000
+
+_SHORT_BYTES: Final = 64
+_REMEMBERED: Final = 1024
 
 _CODE: Final = re.compile(rb"[0-9]{3}(?=([ -])|$)")
 
@@ -69,29 +73,30 @@ class ReplyReader:
         Raises:
             ReplyTooLongError: The reply exceeds 65,536 bytes or 1000 lines; the stream is of no use any more.
         """
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[: min(end, LINE_LIMIT_BYTES)]).rstrip(b"\r")
-            del self._buffer[: end + 1]
+        buffer, line_filter = self._buffer, self._line_filter
+        while (end := buffer.find(b"\n")) >= 0:
+            line = bytes(buffer[: min(end, LINE_LIMIT_BYTES)]).rstrip(b"\r")
+            del buffer[: end + 1]
             self._count(end + 1, lines=1)
-            reply = self._read_line(line if self._line_filter is None else self._line_filter(line))
+            reply = self._read_line(line if line_filter is None else line_filter(line))
             if reply is not None:
                 return reply
         self._cut_partial_line()
         return None
 
     def _read_line(self, line: bytes) -> Reply | None:
-        match = _CODE.match(line)
-        if match is None:
+        read = _read(line) if len(line) > _SHORT_BYTES else _read_short(line)
+        if read is None:
             self._garbage_seen = True
             return None
-        text = _printable(line)
-        if match[1] == b"-":
-            self._store(text)
+        if isinstance(read, str):
+            self._store(read)
             return None
-        # Kept even beyond the limit: the reply's status is read from its last line.
-        reply = Reply(int(match[0]), (*self._lines, text))
+        if self._lines:
+            # Kept even beyond the limit: the reply's status is read from its last line.
+            read = Reply(read.code, (*self._lines, *read.lines))
         self._start_reply()
-        return reply
+        return read
 
     def _store(self, text: str) -> None:
         if self._stored < TEXT_LIMIT_CHARACTERS:
@@ -110,6 +115,19 @@ class ReplyReader:
         self._received_lines += lines
         if self._received_bytes > REPLY_LIMIT_BYTES or self._received_lines > REPLY_LIMIT_LINES:
             raise ReplyTooLongError
+
+
+def _read(line: bytes) -> Reply | str | None:
+    """Return the reply that a line alone would be, or its text where the reply goes on; None for garbage."""
+    match = _CODE.match(line)
+    if match is None:
+        return None
+    text = _printable(line)
+    return text if match[1] == b"-" else Reply(int(match[0]), (text,))
+
+
+# A server says the same few things to each message.
+_read_short: Final = lru_cache(_REMEMBERED)(_read)
 
 
 def _printable(line: bytes) -> str:
