@@ -107,7 +107,7 @@ def test_no_receiver_finds_an_end_of_data_or_a_bare_line_end(content: list[bytes
     assert not wire or wire.endswith(b"\r\n")
 
 
-@given(st.lists(pieces, max_size=30), limits, st.booleans())
+@given(content=st.lists(pieces, max_size=30), limit=limits, dot_stuffing=st.booleans())
 def test_in_one_piece_the_wire_is_the_same(content: list[bytes], limit: int, *, dot_stuffing: bool) -> None:
     whole, options = b"".join(content), {"line_length_limit_bytes": limit, "dot_stuffing": dot_stuffing}
     assert b"".join(encode_content([whole], **options)) == encode_whole(whole, **options)
