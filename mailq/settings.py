@@ -10,6 +10,7 @@ Source: postconf(5), smtp-delivery "Parameters".
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 
@@ -46,6 +47,12 @@ def _seconds(count: float) -> timedelta:
 
 
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth")
+
+
+@lru_cache(maxsize=16)
+def _families(protocols: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = ("ipv4", "ipv6") if "all" in protocols else protocols
+    return tuple(family for family in ("ipv4", "ipv6") if family in wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,5 +453,4 @@ class Settings:
     @property
     def address_families(self) -> tuple[str, ...]:
         """The families of ``inet_protocols`` by name, IPv4 first."""
-        wanted = ("ipv4", "ipv6") if "all" in self.inet_protocols else self.inet_protocols
-        return tuple(family for family in ("ipv4", "ipv6") if family in wanted)
+        return _families(tuple(self.inet_protocols))

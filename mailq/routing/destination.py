@@ -12,13 +12,15 @@ Source: smtp-delivery C-11, C-100 to C-107.
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
+from typing import Final
 
 import idna
 
 from mailq.errors import DestinationSyntaxError
+from mailq.words import Word
 
 SERVICES = MappingProxyType({"smtp": 25, "lmtp": 24, "smtps": 465, "submissions": 465, "submission": 587})
 """TCP ports of the service names that a destination may use. Source: RFC 5321, RFC 2033, RFC 8314 §7."""
@@ -30,9 +32,11 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _HOSTNAME_LIMIT = 255
 _PORT_LIMIT = 65535
 _SHOWN_LIMIT = 200
+# Queues are full of mail for the same places.
+_REMEMBERED: Final = 4096
 
 
-class Lookup(Enum):
+class Lookup(Word):
     """How a destination's host is turned into addresses."""
 
     MX = "mx"
@@ -58,6 +62,7 @@ class Destination:
     lookup: Lookup
 
 
+@lru_cache(_REMEMBERED)
 def split_nexthops(text: str) -> tuple[str, ...]:
     """Split a nexthop list at commas, spaces, tabs and line ends; empty when it holds nothing else.
 
@@ -66,6 +71,7 @@ def split_nexthops(text: str) -> tuple[str, ...]:
     return tuple(part for part in _SEPARATORS.split(text) if part)
 
 
+@lru_cache(_REMEMBERED)
 def parse_destination(text: str, *, default_service: str) -> Destination:
     """Read one destination.
 
@@ -98,6 +104,7 @@ def is_address(text: str) -> bool:
     return canonical_address(text) is not None
 
 
+@lru_cache(_REMEMBERED)
 def canonical_address(text: str) -> str | None:
     """Return the one usual spelling of an IP address; None where *text* is no address."""
     if "%" in text:

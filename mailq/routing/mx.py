@@ -8,6 +8,7 @@ Source: RFC 5321 §5.1, smtp-delivery A-37 to A-45.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from mailq.routing.destination import canonical_address
@@ -48,7 +49,7 @@ class NoRoute:
 
 def any_is_self(endpoints: Collection[Endpoint], *, own_addresses: Collection[str]) -> bool:
     """Whether an endpoint is this host; by address, never by name. Source: smtp-delivery A-40, A-51."""
-    own = _canonical(own_addresses)
+    own = _canonical(frozenset(own_addresses))
     return any(canonical_address(endpoint.address) in own for endpoint in endpoints)
 
 
@@ -60,7 +61,7 @@ def drop_self_and_worse(endpoints: tuple[Endpoint, ...], *, own_addresses: Colle
 
     Source: RFC 5321 §5.1, smtp-delivery A-37, A-41.
     """
-    own = _canonical(own_addresses)
+    own = _canonical(frozenset(own_addresses))
     mine = [endpoint.preference for endpoint in endpoints if canonical_address(endpoint.address) in own]
     if not mine:
         return endpoints
@@ -126,5 +127,6 @@ def _family(endpoint: Endpoint) -> str:
     return "ipv6" if ":" in endpoint.address else "ipv4"
 
 
-def _canonical(addresses: Collection[str]) -> frozenset[str]:
+@lru_cache(maxsize=16)
+def _canonical(addresses: frozenset[str]) -> frozenset[str]:
     return frozenset(text for text in map(canonical_address, addresses) if text is not None)

@@ -25,10 +25,10 @@ from mailq.envelope import Protocol
 from mailq.errors import LookupFailedError, LookupKind
 from mailq.routing.answer import Answer
 from mailq.routing.destination import SERVICES, Destination, Lookup
+from mailq.routing.direct import LOOP_STATUS, direct_route, resolve_failure, unless_self
 from mailq.routing.mx import (
     NoRoute,
     Route,
-    any_is_self,
     balance_address_families,
     drop_self_and_worse,
     order_by_preference,
@@ -36,7 +36,7 @@ from mailq.routing.mx import (
 from mailq.routing.srv import ServiceRecord, order_services, service_name
 from mailq.security import TlsaRecord
 from mailq.settings import Settings
-from mailq.status import Endpoint, EnhancedStatus, Failure, Scope, Stage
+from mailq.status import Endpoint, EnhancedStatus, Failure
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ _NATIVE_STATUS: Mapping[LookupKind, EnhancedStatus] = MappingProxyType(
 )
 """The same for the system's name service. Source: smtp-delivery A-22."""
 
-_LOOP = EnhancedStatus.parse("5.4.6")
 _NO_PRIMARY = EnhancedStatus.parse("4.4.4")
 _NO_FAMILY = EnhancedStatus.parse("4.4.4")
 _ADDRESS_LIMIT = 100
@@ -139,12 +138,16 @@ def find_route(
     Source: smtp-delivery C-18 to C-25, A-30 to A-66.
     """
     if not settings.address_families:
-        return NoRoute(_failure(_NO_FAMILY, "all network protocols are disabled"))
+        return NoRoute(resolve_failure(_NO_FAMILY, "all network protocols are disabled"))
     smtp = protocol is Protocol.SMTP
-    search = _Search(
+    own = frozenset(own_addresses) if smtp and destination.port == SERVICES["smtp"] else frozenset[str]()
+    known = direct_route(destination, own, settings.address_families)
+    if known is not None:
+        return known
+    search = Search(
         destination=destination,
         resolver=resolver,
-        own_addresses=own_addresses if smtp and destination.port == SERVICES["smtp"] else (),
+        own_addresses=own,
         settings=settings,
         rng=rng,
         smtp=smtp,
@@ -161,7 +164,7 @@ class _Target(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Search:
+class Search:
     """One site's search; no own addresses means that loops are not looked for."""
 
     destination: Destination
@@ -189,7 +192,7 @@ class _Search:
             found = self.resolver.services(name)
         except LookupFailedError as error:
             fall_back |= self.settings.ignore_srv_lookup_error and error.kind in _OVERRIDABLE
-            answer: Route | NoRoute = NoRoute(_failure(_DNS_STATUS[error.kind], error.text))
+            answer: Route | NoRoute = NoRoute(resolve_failure(_DNS_STATUS[error.kind], error.text))
         else:
             records = order_services(found.records, rng=self.rng)
             answer = _vouched(self._by_records(name, records), validated=found.validated)
@@ -216,7 +219,7 @@ class _Search:
             implicit = error.kind is LookupKind.NOT_FOUND
             if implicit or (self.settings.ignore_mx_lookup_error and error.kind in _OVERRIDABLE):
                 return self.by_host()
-            return NoRoute(_failure(_DNS_STATUS[error.kind], error.text))
+            return NoRoute(resolve_failure(_DNS_STATUS[error.kind], error.text))
         exchangers, port = sorted(answer, key=_preference), self.destination.port
         found, failure = self._resolve([_Target(preference, host, port) for preference, host in exchangers])
         if failure is not None and not found:
@@ -230,9 +233,7 @@ class _Search:
         found, failure = self._resolve([_Target(0, host, self.destination.port)])
         if failure is not None:
             return NoRoute(failure)
-        if any_is_self(found, own_addresses=self.own_addresses):
-            return NoRoute(_failure(_LOOP, f"mail for {host} loops back to myself"), last_site=True)
-        return Route(self._ordered(found), best_preference=0)
+        return unless_self(host, found, self.own_addresses) or Route(self._ordered(found), best_preference=0)
 
     def _beyond_self(
         self, found: Endpoints, *, name: str, best: int, order: Callable[[Endpoints], Endpoints]
@@ -246,9 +247,9 @@ class _Search:
             ordered = order(usable)
             return Route(ordered, ordered[0].preference, last_site=len(usable) < len(found))
         if best == min(endpoint.preference for endpoint in found):
-            failure = _failure(_LOOP, f"mail for {name} loops back to myself")
+            failure = resolve_failure(LOOP_STATUS, f"mail for {name} loops back to myself")
         else:
-            failure = _failure(_NO_PRIMARY, f"unable to find primary relay for {name}")
+            failure = resolve_failure(_NO_PRIMARY, f"unable to find primary relay for {name}")
         return NoRoute(failure, last_site=True)
 
     def _resolve(self, targets: Sequence[_Target]) -> tuple[Endpoints, Failure | None]:
@@ -272,7 +273,7 @@ class _Search:
         """Source: smtp-delivery A-36."""
         _log.warning("no MX host for %s has a valid address record", self.destination.host)
         if self.settings.defer_if_no_mx_address_found:
-            return _failure(failure.status.as_transient(), failure.reason)
+            return resolve_failure(failure.status.as_transient(), failure.reason)
         return failure
 
     def _ordered(self, endpoints: Endpoints) -> Endpoints:
@@ -293,7 +294,7 @@ def _worst(before: Failure | None, error: LookupFailedError) -> Failure:
     status = (_NATIVE_STATUS if error.native else _DNS_STATUS)[error.kind]
     if before is not None and before.transient:
         status = status.as_transient()
-    return _failure(status, error.text)
+    return resolve_failure(status, error.text)
 
 
 def _vouched(route: Route | NoRoute, *, validated: bool) -> Route | NoRoute:
@@ -302,7 +303,3 @@ def _vouched(route: Route | NoRoute, *, validated: bool) -> Route | NoRoute:
 
 def _preference(exchanger: tuple[int, str]) -> int:
     return exchanger[0]
-
-
-def _failure(status: EnhancedStatus, reason: str) -> Failure:
-    return Failure(status=status, reason=reason, stage=Stage.RESOLVE, scope=Scope.SERVER)
