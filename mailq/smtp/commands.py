@@ -9,6 +9,7 @@ RFC 6533 §3, smtp-delivery X-20 to X-29.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from mailq.envelope import DeliveryRequest, Encoding, Notify, Recipient
@@ -28,6 +29,8 @@ _LINE_BREAKING: Final = re.compile(r"[\r\n\0]")
 _UNSAFE_IN_DOMAIN: Final = re.compile(r"[\0- <>\x7f]")
 _ATEXT: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _DOT_STRING: Final = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
+# Addresses that are the same in every form that they are written in; there are others.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _QUOTED_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -65,23 +68,24 @@ def mail_from(
     Raises:
         ValueError: An argument would break the line.
     """
-    parts = [f"MAIL FROM:<{_wire_address(request.sender)}>"]
-    if extensions.offers("SIZE") and not converted:
-        parts.append(f" SIZE={request.size_bytes}")
-    if extensions.offers("8BITMIME") and request.encoding is not None:
-        parts.append(_BODY[request.encoding])
-    if extensions.offers("DSN"):
+    offered = extensions.keywords
+    line = f"MAIL FROM:<{_sender(request.sender)}>"
+    if "SIZE" in offered and not converted:
+        line += f" SIZE={request.size_bytes}"
+    if "8BITMIME" in offered and request.encoding is not None:
+        line += _BODY[request.encoding]
+    if "DSN" in offered:
         if request.envid:
-            parts.append(f" ENVID={xtext(request.envid)}")
+            line += f" ENVID={xtext(request.envid)}"
         if request.ret is not None:
-            parts.append(f" RET={request.ret.value}")
-    if extensions.offers("SMTPUTF8") and request.smtputf8:
-        parts.append(" SMTPUTF8")
-    if extensions.offers("REQUIRETLS") and request.require_tls:
-        parts.append(" REQUIRETLS")
+            line += f" RET={request.ret.value}"
+    if request.smtputf8 and "SMTPUTF8" in offered:
+        line += " SMTPUTF8"
+    if request.require_tls and "REQUIRETLS" in offered:
+        line += " REQUIRETLS"
     if dummy_auth:
-        parts.append(" AUTH=<>")
-    return _line("".join(parts))
+        line += " AUTH=<>"
+    return _line(line)
 
 
 def rcpt_to(recipient: Recipient, extensions: Extensions) -> bytes:
@@ -90,8 +94,22 @@ def rcpt_to(recipient: Recipient, extensions: Extensions) -> bytes:
     Raises:
         ValueError: An argument would break the line.
     """
+    dsn = "DSN" in extensions.keywords
+    if _PLAIN.fullmatch(recipient.address) and not (dsn and (recipient.notify or recipient.orcpt)):
+        # Nothing to quote, to encode or to refuse, which holds for nearly all.
+        address = recipient.address.encode()
+        return b"RCPT TO:<%b> ORCPT=rfc822;%b\r\n" % (address, address) if dsn else b"RCPT TO:<%b>\r\n" % address
+    return careful_rcpt_to(recipient, dsn=dsn)
+
+
+def careful_rcpt_to(recipient: Recipient, *, dsn: bool) -> bytes:
+    """``RCPT TO`` for any address; with *dsn* the server understands the options.
+
+    Raises:
+        ValueError: An argument would break the line.
+    """
     address = _wire_address(recipient.address)
-    if not extensions.offers("DSN"):
+    if not dsn:
         return _line(f"RCPT TO:<{address}>")
     notify = ",".join(word.value for word in _NOTIFY_ORDER if word in recipient.notify)
     original = _original_recipient(recipient.orcpt, address)
@@ -119,6 +137,10 @@ def _wire_address(address: str) -> str:
         return address
     quoted = local.replace("\\", r"\\").replace('"', r"\"")
     return f'"{quoted}"{at}{domain}'
+
+
+_sender: Final = lru_cache(maxsize=1024)(_wire_address)
+"""An application has few senders."""
 
 
 def _line(text: str) -> bytes:

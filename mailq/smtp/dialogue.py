@@ -63,10 +63,13 @@ class _Phase(Enum):
     END = auto()
 
 
-class _Command(NamedTuple):
-    stage: Stage
-    data: bytes
-    recipient: RecipientId | None = None
+# Stage, what is written, and whom it is about.
+_Command = tuple[Stage, bytes, RecipientId | None]
+
+
+_ALL: Final = (None,)
+_PROBE: Final[_Command] = (Stage.RSET_PROBE, commands.RSET, None)
+_DATA: Final[_Command] = (Stage.DATA, commands.DATA, None)
 
 
 class Transaction:
@@ -100,11 +103,12 @@ class Transaction:
     ) -> None:
         if not recipients:
             raise ValueError("a transaction needs a recipient")
-        self._recipients = tuple(recipient for recipient, _ in recipients)
-        self._commands = deque([_Command(Stage.RSET_PROBE, commands.RSET)] if probe else [])
-        self._commands.append(_Command(Stage.MAIL, mail))
-        self._commands.extend(_Command(Stage.RCPT, data, recipient) for recipient, data in recipients)
-        self._commands.append(_Command(Stage.DATA, commands.DATA))
+        self._recipients = recipients
+        self._commands: list[_Command] = [_PROBE] if probe else []
+        self._commands.append((Stage.MAIL, mail, None))
+        self._commands += [(Stage.RCPT, data, recipient) for recipient, data in recipients]
+        self._commands.append(_DATA)
+        self._following = 0
         self._group_limit_bytes = GROUP_LIMIT_BYTES if pipelining else 0
         self._in_chunk = chunking and not pipelining
         self.lmtp = lmtp
@@ -142,7 +146,8 @@ class Transaction:
     @property
     def undecided(self) -> tuple[RecipientId, ...]:
         """Recipients neither refused nor delivered, in the order given."""
-        return tuple(each for each in self._recipients if each not in self._refused and each not in self._delivered)
+        told = self._refused.keys() | self._delivered.keys()
+        return tuple(each for each, _ in self._recipients if each not in told)
 
     @property
     def stale(self) -> bool:
@@ -166,42 +171,33 @@ class Transaction:
 
     def next_step(self) -> Send | SendContent | None:
         """Return what to write next; None when the transaction has ended."""
-        if self._awaited or self._phase is _Phase.WRITING:
+        phase = self._phase
+        if self._awaited or phase is _Phase.WRITING:
             raise RuntimeError("the step before this one is not complete")
-        if self._phase is _Phase.ENVELOPE and self._leads_nowhere():
-            self._phase = _Phase.ABORT
-        if self._phase is _Phase.ENVELOPE and self._in_chunk and self._commands[0].stage is Stage.DATA:
-            self._phase = _Phase.CONTENT
-        match self._phase:
-            case _Phase.ENVELOPE:
-                return self._command_group()
-            case _Phase.CONTENT:
-                return self._content()
-            case _Phase.LONE_DOT:
-                return self._last_command(Stage.END_OF_DATA, commands.END_OF_DATA)
-            case _Phase.ABORT:
-                return self._last_command(Stage.RSET, commands.RSET)
-            case _:
-                return None
+        if phase is _Phase.ENVELOPE:
+            return self._envelope()
+        if phase is _Phase.CONTENT:
+            return self._content()
+        if phase is _Phase.LONE_DOT:
+            return self._last_command(Stage.END_OF_DATA, commands.END_OF_DATA)
+        return self._last_command(Stage.RSET, commands.RSET) if phase is _Phase.ABORT else None
 
     def receive(self, reply: Reply) -> None:
         """Take the next expected reply."""
         if not self._awaited or self._phase is _Phase.WRITING:
             raise RuntimeError("no reply is expected")
-        self._last_stage, recipient = self._awaited.popleft()
-        match self._last_stage:
-            case Stage.RSET_PROBE:
-                self._stale = not reply.positive
-            case Stage.MAIL:
-                self._mail_reply(reply)
-            case Stage.RCPT:
-                self._rcpt_reply(recipient, reply)
-            case Stage.DATA:
-                self._data_reply(reply)
-            case Stage.BODY | Stage.END_OF_DATA:
-                self._content_reply(recipient, reply)
-            case _:
-                pass  # Nothing depends on the reply to RSET. Source: smtp-delivery X-41
+        stage, recipient = self._awaited.popleft()
+        self._last_stage = stage
+        if stage is Stage.RCPT:
+            self._rcpt_reply(recipient, reply)
+        elif stage is Stage.RSET_PROBE:
+            self._stale = not reply.positive
+        elif stage is Stage.MAIL:
+            self._mail_reply(reply)
+        elif stage is Stage.DATA:
+            self._data_reply(reply)
+        elif stage is not Stage.RSET:  # on the reply to which nothing depends. Source: smtp-delivery X-41
+            self._content_reply(recipient, reply)
 
     def content_written(self) -> None:
         """Note that the content and the final dot are on their way."""
@@ -219,21 +215,29 @@ class Transaction:
         self._content_failed = True
         self._awaited.append((Stage.BODY, self._content_repliers()[0]))
 
-    def _leads_nowhere(self) -> bool:
+    def _envelope(self) -> Send | SendContent:
+        stage = self._commands[self._following][0]
+        if self._leads_nowhere(stage):
+            return self._last_command(Stage.RSET, commands.RSET)
+        return self._content() if self._in_chunk and stage is Stage.DATA else self._command_group()
+
+    def _leads_nowhere(self, following: Stage) -> bool:
         """Whether we know, in step with the server, that nobody will get the message. Source: X-50, X-51."""
-        following = self._commands[0].stage
         return (following is Stage.RCPT and self._rejected is not None) or (
             following is Stage.DATA and not self._accepted
         )
 
     def _command_group(self) -> Send:
-        group = [self._commands.popleft()]
-        length = len(group[0].data)
-        while self._commands and length + len(self._commands[0].data) <= self._group_limit_bytes:
-            group.append(self._commands.popleft())
-            length += len(group[-1].data)
-        self._awaited.extend((command.stage, command.recipient) for command in group)
-        return Send(b"".join(command.data for command in group), tuple(command.stage for command in group))
+        start = self._following
+        end, length = start + 1, len(self._commands[start][1])
+        for _, data, _ in self._commands[end:]:
+            length += len(data)
+            if length > self._group_limit_bytes:
+                break
+            end += 1
+        group, self._following = self._commands[start:end], end
+        self._awaited.extend((stage, recipient) for stage, _, recipient in group)
+        return Send(b"".join([data for _, data, _ in group]), tuple([stage for stage, _, _ in group]))
 
     def _content(self) -> SendContent:
         self._phase = _Phase.WRITING
@@ -252,7 +256,7 @@ class Transaction:
 
     def _content_repliers(self) -> Sequence[RecipientId | None]:
         """Return whom each reply to the content is about; None for all."""
-        return self._accepted if self.lmtp else (None,)
+        return self._accepted if self.lmtp else _ALL
 
     def _mail_reply(self, reply: Reply) -> None:
         if not reply.positive:

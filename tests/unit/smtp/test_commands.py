@@ -164,3 +164,37 @@ def test_whatever_the_address_a_command_is_one_line_or_refused(local: str, domai
     assert line.endswith(b"\r\n")
     assert 1 == line.count(b"\r") == line.count(b"\n")
     assert b"\0" not in line
+
+
+addresses = st.from_regex(r"[ -~]{0,8}@[ -~]{0,8}", fullmatch=True) | st.sampled_from(
+    [
+        "a@b.test",
+        "a.b-c_d@B-1.test",
+        "a+b@b.test",
+        "a=b@b.test",
+        "a..b@b.test",
+        "a@b",
+        "a\n@b.test",
+        "a@b.test\n",
+        "é@b.test",
+    ]
+)
+
+
+@given(
+    address=addresses,
+    orcpt=st.sampled_from(["", "rfc822;x@y.test"]),
+    notify=st.frozensets(st.sampled_from(Notify)),
+    dsn=st.booleans(),
+)
+def test_an_ordinary_recipient_is_written_as_any_other(
+    *, address: str, orcpt: str, notify: frozenset[Notify], dsn: bool
+) -> None:
+    who = Recipient(RecipientId(1), address, orcpt, notify)
+    try:
+        expected = commands.careful_rcpt_to(who, dsn=dsn)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"cannot? |may not|not a"):
+            commands.rcpt_to(who, offering("DSN") if dsn else NONE)
+    else:
+        assert expected == commands.rcpt_to(who, offering("DSN") if dsn else NONE)
