@@ -113,6 +113,10 @@ class TlsPolicy:
     report_strings: tuple[str, ...] = field(default=(), compare=False)
     requires: RequireTls = RequireTls.DISABLE
 
+    def __hash__(self) -> int:
+        # Of what tells most policies apart: sessions are looked up by policies for each message.
+        return hash((self.level, self.match, self.requires))
+
     @property
     def verifies(self) -> bool:
         """Whether the certificate is looked at: to be proved, or with names at a lower level, to be reported on.

@@ -88,12 +88,15 @@ class PolicyBook:
 
     def still_holds(self, session: Session) -> bool:
         """Whether a kept session is what this request would open now."""
-        if session.server is None:
+        server = session.server
+        if server is None:
             return False
         request = self._request
         optional = self._tls_optional(session.endpoint)
-        server = replace(session.server, require_tls=request.require_tls, tls_optional=optional)
-        return self.choose(server) == session.policy
+        if (server.require_tls, server.tls_optional) != (request.require_tls, optional):
+            server = replace(server, require_tls=request.require_tls, tls_optional=optional)
+        chosen = self.choose(server)
+        return chosen is session.policy or chosen == session.policy
 
     def _tls_optional(self, endpoint: Endpoint) -> bool:
         # Whoever wrote the message may give up its safety, but not that of an account that all mail is sent by.

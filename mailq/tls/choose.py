@@ -36,7 +36,7 @@ from mailq.tls.table import BadEntry, Entry, PolicyTable, fingerprint
 WRAPPER_PORT: Final = 465
 BAD_CONFIGURATION: Final = "client TLS configuration problem"
 
-_DANE: Final = frozenset({TlsLevel.DANE, TlsLevel.DANE_ONLY})
+DANE_LEVELS: Final = frozenset({TlsLevel.DANE, TlsLevel.DANE_ONLY})
 _OPEN: Final = frozenset({TlsLevel.MAY, TlsLevel.ENCRYPT})
 _BELIEVES_MX: Final = frozenset({TlsLevel.HALF_DANE, TlsLevel.VERIFY})
 """At these a server proves a name that DNS gave it; whether that is a name of the domain they do not ask."""
@@ -83,7 +83,7 @@ def dane_available(settings: Settings, protocol: Protocol) -> bool:
 
 def tlsa_needed(policy: TlsPolicy, server: Server, settings: Settings) -> bool:
     """Whether TLSA records decide about *policy*. Source: P-40 to P-42."""
-    if policy.level not in _DANE or server.endpoint.port is None or not dane_available(settings, server.protocol):
+    if policy.level not in DANE_LEVELS or server.endpoint.port is None or not dane_available(settings, server.protocol):
         return False
     insecure = server.by_record and not server.validated
     return not (insecure and (policy.level is TlsLevel.DANE_ONLY or settings.tls_dane_insecure_mx_policy == "may"))
@@ -102,7 +102,7 @@ def with_tlsa(
 
     Source: P-40 to P-44d.
     """
-    if policy.level not in _DANE:
+    if policy.level not in DANE_LEVELS:
         return policy
     if server.endpoint.port is None:
         return _problem(policy, BAD_CONFIGURATION)
@@ -114,7 +114,7 @@ def with_tlsa(
 
 def dane_wanted(settings: Settings, table: PolicyTable) -> bool:
     """Whether the operator asks for DANE anywhere."""
-    return TlsLevel(settings.tls_security_level) in _DANE or not _DANE.isdisjoint(table.levels)
+    return TlsLevel(settings.tls_security_level) in DANE_LEVELS or not DANE_LEVELS.isdisjoint(table.levels)
 
 
 def sts_applies(policy: TlsPolicy, server: Server, settings: Settings, *, by_entry: bool) -> bool:

@@ -9,13 +9,14 @@ Source: smtp-delivery P-10 to P-52.
 
 import logging
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from mailq.envelope import Protocol
 from mailq.routing.route import Resolver
 from mailq.security import TlsPolicy
 from mailq.settings import Settings
 from mailq.tls.choose import (
+    DANE_LEVELS,
     dane_available,
     dane_wanted,
     ignores_table,
@@ -35,6 +36,14 @@ from mailq.tls.table import PolicyTable
 _REMEMBERED: Final = 4096
 
 _log: Final = logging.getLogger(__name__)
+
+
+class _Wish(NamedTuple):
+    """What the operator wants of a server, whether an entry says so, and what that comes to if nobody is asked."""
+
+    policy: TlsPolicy | PolicyProblem
+    by_entry: bool
+    final: TlsPolicy | PolicyProblem | None
 
 
 class Policies:
@@ -62,19 +71,27 @@ class Policies:
 
     def choose(self, server: Server) -> TlsPolicy | PolicyProblem:
         """Return the policy for *server* now, or why there is none; never raises."""
-        policy, by_entry = self._wanted(server)
+        wish = self._wanted(server)
+        if wish.final is not None:
+            return wish.final
+        policy = wish.policy
         if isinstance(policy, TlsPolicy):
             policy = self._with_tlsa(policy, server)
         if isinstance(policy, TlsPolicy) and self._sts is not None:
-            policy = self._with_sts(policy, server, self._sts, by_entry=by_entry)
+            policy = self._with_sts(policy, server, self._sts, by_entry=wish.by_entry)
         return settled(policy, server, self._settings) if isinstance(policy, TlsPolicy) else policy
 
-    def _want(self, server: Server) -> tuple[TlsPolicy | PolicyProblem, bool]:
-        """Return what the operator wants, and whether an entry says so."""
-        entry = None
-        if self._table and not ignores_table(server, self._settings):
+    def _want(self, server: Server) -> "_Wish":
+        """Return what the operator wants, and with it what that comes to, where nobody else is to be asked."""
+        settings, entry = self._settings, None
+        if self._table and not ignores_table(server, settings):
             entry = self._table.find(server.nexthop)
-        return wanted(server, self._settings, entry), entry is not None
+        policy, by_entry = wanted(server, settings, entry), entry is not None
+        if not isinstance(policy, TlsPolicy):
+            return _Wish(policy, by_entry, policy)
+        asks_dns = policy.level in DANE_LEVELS
+        asks_domain = self._sts is not None and sts_applies(policy, server, settings, by_entry=by_entry)
+        return _Wish(policy, by_entry, None if asks_dns or asks_domain else settled(policy, server, settings))
 
     def _with_tlsa(self, policy: TlsPolicy, server: Server) -> TlsPolicy | PolicyProblem:
         settings, answer = self._settings, None

@@ -31,6 +31,10 @@ class Server:
     require_tls: bool = False
     tls_optional: bool = False
 
+    def __hash__(self) -> int:
+        # Of what tells most servers apart: policies are looked up by servers for each message.
+        return hash((self.endpoint.address, self.nexthop))
+
     @property
     def plain(self) -> bool:
         """Whether the destination is written as a domain, without brackets and port."""
