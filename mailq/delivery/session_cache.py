@@ -44,6 +44,8 @@ class SessionCache:
         self._by_endpoint: dict[SessionKey, deque[_Kept]] = {}
         self._bindings: dict[SessionKey, deque[_Binding]] = {}
         self._closed = False
+        # Nothing kept ends before this; whoever takes a session need not look at all the others each time.
+        self._next_end = float("inf")
 
     def __len__(self) -> int:
         """Count the sessions kept."""
@@ -55,6 +57,7 @@ class SessionCache:
         idle_until = self._clock.monotonic() + self._idle_seconds
         with self._lock:
             if not self._closed:
+                self._next_end = min(self._next_end, idle_until)
                 self._by_endpoint.setdefault(session.key, deque()).append(_Kept(session, idle_until))
                 if destination_key is not None:
                     self._bind(destination_key, _Binding(session.key, idle_until))
@@ -99,6 +102,8 @@ class SessionCache:
     def close_idle(self) -> None:
         """Close what was idle too long."""
         now = self._clock.monotonic()
+        if now < self._next_end:
+            return
         with self._lock:
             stale = self._remove_older(now)
         for session in stale:
@@ -114,15 +119,19 @@ class SessionCache:
 
     def _bind(self, key: SessionKey, binding: _Binding) -> None:
         bindings = self._bindings.setdefault(key, deque())
-        for old in [b for b in bindings if b.endpoint_key == binding.endpoint_key]:
-            bindings.remove(old)
+        for old in bindings:
+            if old.endpoint_key == binding.endpoint_key:
+                bindings.remove(old)
+                break
         bindings.append(binding)
 
     def _pop(self, key: SessionKey, gate: Gatekeeper | None) -> Session | None:
         kept = self._by_endpoint.get(key)
+        if kept is None:
+            return None
         # The first of equals, which is the oldest.
-        best = max(kept or (), key=lambda one: _claim_on(one.session, gate), default=None)
-        if kept is None or best is None or not _claim_on(best.session, gate):
+        best = kept[0] if len(kept) == 1 else max(kept, key=lambda one: _claim_on(one.session, gate))
+        if not _claim_on(best.session, gate):
             return None
         kept.remove(best)
         if not kept:
@@ -142,4 +151,7 @@ class SessionCache:
                 bindings.popleft()
             if not bindings:
                 del self._bindings[key]
+        ends = [kept[0].idle_until for kept in self._by_endpoint.values()]
+        ends += [bindings[0].idle_until for bindings in self._bindings.values()]
+        self._next_end = min(ends, default=float("inf"))
         return stale
