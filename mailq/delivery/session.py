@@ -15,7 +15,7 @@ from collections.abc import Hashable
 from datetime import timedelta
 
 from mailq.delivery.hooks import NO_HOOKS, Hooks
-from mailq.delivery.pace import Pace
+from mailq.delivery.pace import Pace, patience_of
 from mailq.delivery.ports import Clock, Connection, Passage
 from mailq.delivery.transcript import Transcript
 from mailq.errors import (
@@ -62,6 +62,7 @@ class Session:
         number: Among all sessions of this process.
         owes_proof: It was kept, and has not answered since: RSET goes before anything else.
         stale: It was kept for too long, and is of no use.
+        patience: How long the server may take for the replies of a transaction.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Session:
         self._connection = connection
         self._clock = clock
         self.transcript = Transcript.of(settings)
+        self.patience = patience_of(settings)
         self._hooks = hooks
         self._secrets: frozenset[Secret] = frozenset()
         self._garbled = False
@@ -170,17 +172,19 @@ class Session:
 
     def say_content(self, data: bytes, pace: Pace) -> None:
         """Send a piece of the content, in the time that is left for it. Raises as :meth:`say`."""
-        rest = memoryview(data)
-        while rest:
-            piece, rest = rest[: pace.step_bytes], rest[pace.step_bytes :]
+        sent = 0
+        while sent < len(data):
             if pace.left_seconds <= 0:
                 self.stage, self.broken = Stage.BODY, True
                 raise ConnectionTimeoutError
+            end = sent + pace.step_bytes
+            piece = data if end >= len(data) and not sent else data[sent:end]
             began = self._clock.monotonic()
-            self.say(bytes(piece), Stage.BODY, timedelta(seconds=pace.left_seconds))
+            self.say(piece, Stage.BODY, timedelta(seconds=pace.left_seconds))
             seconds = self._clock.monotonic() - began
             pace.wrote(len(piece), seconds=seconds)
             self._waited(Stage.BODY, seconds)
+            sent += len(piece)
 
     def has_unheard(self) -> bool:
         """Whether the server has said, or done, something that nobody has heard yet; does not wait."""
@@ -207,14 +211,16 @@ class Session:
             ReplyTooLongError: The reply has no end.
         """
         self.stage = stage
-        began = self._clock.monotonic()
         try:
-            return self._hear(timeout.total_seconds())
+            reply = self._reader.next_reply()
+            if reply is None:
+                return self._hear(stage, timeout.total_seconds())
         except STREAM_ERRORS:
             self.broken = True
             raise
-        finally:
-            self._waited(stage, self._clock.monotonic() - began)
+        if stage not in self.stages:
+            self.stages[stage] = 0.0
+        return reply
 
     def ask(self, data: bytes, stage: Stage, timeout: timedelta) -> Reply:
         """Send a command and return its reply. Raises as :meth:`say` and :meth:`hear`."""
@@ -292,11 +298,18 @@ class Session:
             self.transcript.heard(line, self.stage)
         return self._hooks.reply_line(line) if self._hooks.reply_filter else line
 
-    def _hear(self, seconds: float) -> Reply:
-        deadline = self._clock.monotonic() + seconds
-        while (reply := self._reader.next_reply()) is None:
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                raise ConnectionTimeoutError
-            self._reader.feed(self._connection.receive(timeout_seconds=left))
-        return reply
+    def _hear(self, stage: Stage, seconds: float) -> Reply:
+        """Wait for the rest of a reply."""
+        began = now = self._clock.monotonic()
+        deadline = began + seconds
+        try:
+            while True:
+                self._reader.feed(self._connection.receive(timeout_seconds=deadline - now))
+                reply = self._reader.next_reply()
+                if reply is not None:
+                    return reply
+                now = self._clock.monotonic()
+                if now >= deadline:
+                    raise ConnectionTimeoutError
+        finally:
+            self._waited(stage, self._clock.monotonic() - began)
