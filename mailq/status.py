@@ -245,6 +245,10 @@ class Delivered:
     facts: SessionFacts | None = field(default=None, compare=False, repr=False)
     final: bool = False
 
+    def with_facts(self, facts: SessionFacts) -> "Delivered":
+        """Return the same with these facts; what nearly all mail comes to, so without looking at its own fields."""
+        return Delivered(self.endpoint, self.reply, self.dsn_passed_on, self.earlier, facts, self.final)
+
 
 @dataclass(frozen=True, slots=True)
 class Deferred:

@@ -32,6 +32,7 @@ from mailq.status import Endpoint, Failure, RecipientId, Scope, SessionFacts
 from mailq.tls.server import PolicyProblem
 
 LOOP_PORT = 25
+_KEEP_NOTHING = CacheRule()
 
 
 @contextmanager
@@ -64,20 +65,17 @@ class Caller:
         self._ports = ports
         self._settings = settings
         self._sessions = sessions
-        self._recipients = {r.id: r for r in request.recipients}
-        self._rule = CacheRule()
+        self._rule = _KEEP_NOTHING
         self._label = ""
         self._parting: Callable[[], None] | None = None
         self._reused: set[str] = set()
         self._logins: dict[LoginRequest, Login] = {}
-        self._book = PolicyBook(
-            request, ports=ports, settings=settings, logs_in=lambda endpoint: self._login(endpoint).expected
-        )
+        self._book = PolicyBook(request, ports=ports, settings=settings, logs_in=self._logs_in)
         self._destination: Destination | None = None
         self._site_text = ""
         self._best_preference = 0
         self._waited: dict[str, float] = {}
-        self._hosts: tuple[str, ...] = ()
+        self._route: Route | None = None
         self._first = True
 
     def find_route(self, site: Site) -> Route | NoRoute:
@@ -98,15 +96,16 @@ class Caller:
         lmtp = self._request.protocol is Protocol.LMTP
         service = self._settings.lmtp_tcp_port if lmtp else self._settings.tcp_port
         self._destination = parse_destination(site.text, default_service=service)
-        with timed(self._waited, "dns", self._ports.clock):
-            route = find_route(
-                self._destination,
-                resolver=self._ports.resolver,
-                own_addresses=self._ports.own_addresses,
-                settings=self._settings,
-                rng=self._ports.rng,
-                protocol=self._request.protocol,
-            )
+        began = self._ports.clock.monotonic()
+        route = find_route(
+            self._destination,
+            resolver=self._ports.resolver,
+            own_addresses=self._ports.own_addresses,
+            settings=self._settings,
+            rng=self._ports.rng,
+            protocol=self._request.protocol,
+        )
+        self._waited["dns"] = self._ports.clock.monotonic() - began
         self._book.at_site(site.text, self._destination, route)
         if isinstance(route, NoRoute):
             return replace(route, failure=replace(route.failure, facts=SessionFacts(seconds=self._waited)))
@@ -115,7 +114,7 @@ class Caller:
     def plan(self, site: Site, route: Route) -> ConnectPlan:
         """Return the search through the route's servers."""
         self._best_preference = route.best_preference
-        self._hosts = tuple(sorted({endpoint.host for endpoint in route.endpoints}))
+        self._route = route
         self._first = site.first
         if site.first:
             self._rule = self._cache_rule()
@@ -125,7 +124,8 @@ class Caller:
             address_limit=self._settings.mx_address_limit,
             session_limit=self._settings.mx_session_limit,
         )
-        plan.strike(self._reused)
+        if self._reused:
+            plan.strike(self._reused)
         return plan
 
     def kept_sessions(self, plan: ConnectPlan) -> Iterator[Session]:
@@ -190,12 +190,22 @@ class Caller:
 
     def converse(self, session: Session, pending: Sequence[RecipientId]) -> SessionReport:
         """Carry out the transaction on a session that is ready, then keep or end the session, or close a stale one."""
-        recipients = tuple(self._recipients[r] for r in pending)
-        retry = self._may_fall_back(session.endpoint, session.policy)
+        request, ports = self._request, self._ports
+        recipients = request.recipients
+        if len(pending) < len(recipients):
+            waiting = frozenset(pending)
+            recipients = tuple(r for r in recipients if r.id in waiting)
+        retry = session.encrypted and self._may_fall_back(session.endpoint, session.policy)
         session.seconds = self._waited | session.seconds
-        with _closed_on_error(session), timed(session.seconds, "transfer", self._ports.clock):
-            self._ports.fence()
-            report = transfer(session, self._request, recipients, ports=self._ports, may_retry_plaintext=retry)
+        began = ports.clock.monotonic()
+        try:
+            ports.fence()
+            report = transfer(session, request, recipients, ports=ports, may_retry_plaintext=retry)
+        except BaseException:
+            # No socket is left behind, and no final dot sent, when our own side fails.
+            session.close()
+            raise
+        session.seconds["transfer"] = ports.clock.monotonic() - began
         if report.stale:
             session.stale = True
             session.close()
@@ -275,14 +285,15 @@ class Caller:
         return True
 
     def _way(self, endpoint: Endpoint) -> Way:
-        return Way(endpoint=endpoint, hosts=self._hosts, first=self._first)
+        endpoints = () if self._route is None else self._route.endpoints
+        return Way(endpoint=endpoint, hosts=tuple(sorted({each.host for each in endpoints})), first=self._first)
 
     def _cache_rule(self) -> CacheRule:
         settings, destination = self._settings, self._destination
         domain = self._site_text if destination is None else destination.host
         if domain in settings.connection_cache_destinations:
             return CacheRule(load=True, store=True)
-        return self._request.cache if settings.connection_cache_on_demand else CacheRule()
+        return self._request.cache if settings.connection_cache_on_demand else _KEEP_NOTHING
 
     def _destination_key(self, label: str = "") -> SessionKey:
         sender = (self._login_sender(),) if self._settings.sender_dependent_authentication else ()
@@ -313,6 +324,10 @@ class Caller:
         request = self._login_request(endpoint)
         return self._logins.setdefault(request, Login(request, settings=self._settings, ports=self._ports))
 
+    def _logs_in(self, endpoint: Endpoint) -> bool:
+        """Whether there is a password to lose at a server."""
+        return self._settings.sasl_auth_enable and self._login(endpoint).expected
+
     def _login_request(self, endpoint: Endpoint) -> LoginRequest:
         return LoginRequest(
             sender=self._login_sender(), host=endpoint.host, nexthop=self._site_text, port=endpoint.port
@@ -328,9 +343,10 @@ class Caller:
 
         Source: smtp-delivery P-30.
         """
+        if policy.level is not TlsLevel.MAY or policy.requires.demands_tls:
+            return False
         waited = self._request.active_at - self._request.arrived_at
-        opportunistic = policy.level is TlsLevel.MAY and not policy.requires.demands_tls
-        return opportunistic and waited >= self._settings.minimal_backoff_time and not self._login(endpoint).expected
+        return waited >= self._settings.minimal_backoff_time and not self._logs_in(endpoint)
 
     def _connect_seconds(self) -> float:
         lmtp = self._request.protocol is Protocol.LMTP

@@ -41,8 +41,9 @@ def deliver(
     Raises:
         DestinationSyntaxError: The nexthop, a fallback relay or ``best_mx_transport`` does not parse.
     """
-    ids = (r.id for r in request.recipients)
-    ledger = Ledger(ids, soft_bounce=settings.soft_bounce, refine=ports.hooks.refine)
+    ids = [r.id for r in request.recipients]
+    refine = ports.hooks.refine if ports.hooks.refines else None
+    ledger = Ledger(ids, soft_bounce=settings.soft_bounce, refine=refine)
     caller = Caller(request, ports=ports, settings=settings, sessions=sessions)
     for site in sites_for(request, settings):
         route = caller.find_route(site)

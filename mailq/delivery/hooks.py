@@ -64,6 +64,11 @@ class Hooks:
         """Whether the header has to be looked at."""
         return self.header_filter is not None or self.sender_rewrite is not None
 
+    @property
+    def refines(self) -> bool:
+        """Whether outcomes have to be looked at."""
+        return self.status_filter is not None
+
     def reply_line(self, line: bytes) -> bytes:
         """Return a server's line as it is to be read.
 

@@ -48,7 +48,11 @@ Refine = Callable[[Delivered | Failure], Delivered | Failure]
 
 
 class Ledger:
-    """The account of one request's recipients."""
+    """The account of one request's recipients.
+
+    Attributes:
+        pending: Who still needs a server, in the order given.
+    """
 
     def __init__(
         self, recipients: Iterable[RecipientId], *, soft_bounce: bool = False, refine: Refine | None = None
@@ -65,19 +69,15 @@ class Ledger:
             ValueError: No recipient, or one given twice.
         """
         ids = tuple(recipients)
-        if not ids or len(set(ids)) != len(ids):
+        self._evidence: dict[RecipientId, tuple[Failure, ...]] = dict.fromkeys(ids, ())
+        if not ids or len(self._evidence) != len(ids):
             raise ValueError("a ledger needs at least one recipient, each once")
         self._soft_bounce = soft_bounce
-        self._refine = refine or (lambda verdict: verdict)
-        self._evidence: dict[RecipientId, tuple[Failure, ...]] = dict.fromkeys(ids, ())
+        self._refine = refine
+        self.pending = ids
         self._settled: dict[RecipientId, Outcome] = {}
         self._completed = False
         self._troubles: list[Trouble] = []
-
-    @property
-    def pending(self) -> tuple[RecipientId, ...]:
-        """Who still needs a server, in the order given."""
-        return tuple(r for r in self._evidence if r not in self._settled)
 
     def note_failure(self, failure: Failure) -> None:
         """Take in a failure that concerns every pending recipient, outside any session."""
@@ -93,45 +93,52 @@ class Ledger:
         Raises:
             ValueError: A verdict about a recipient that is not pending.
         """
-        pending = self.pending
-        strangers = report.verdicts.keys() - set(pending)
+        strangers = report.verdicts.keys() - self.pending
         if strangers:
             raise ValueError(f"verdict about recipients that are not pending: {sorted(strangers)}")
         self._completed |= report.completed
         if report.trouble is not None:
             self._troubles.append(report.trouble)
         settled = {}
-        for recipient in pending:
+        for recipient in self.pending:
             verdict = report.verdicts.get(recipient, report.failure)
             outcome = None if verdict is None else self._weigh(recipient, verdict)
             if outcome is not None:
                 settled[recipient] = outcome
-        self._settled.update(settled)
+        self._settle(settled)
         return settled
 
     def close(self) -> DeliveryReport:
         """Decide for whoever is still pending, and give the account."""
-        for recipient in self.pending:
-            self._settled[recipient] = self._decide(recipient)
+        self._settle({recipient: self._decide(recipient) for recipient in self.pending})
         return DeliveryReport(
             outcomes={r: self._settled[r] for r in self._evidence},
             destination_failure=self._destination_failure(),
             troubles=tuple(self._troubles),
         )
 
+    def _settle(self, outcomes: Mapping[RecipientId, Outcome]) -> None:
+        if outcomes:
+            self._settled.update(outcomes)
+            self.pending = tuple([one for one in self.pending if one not in outcomes])
+
     def _weigh(self, recipient: RecipientId, verdict: Delivered | Failure) -> Outcome | None:
         if isinstance(verdict, Delivered):
-            refined = self._refine(verdict)
+            refined = self._refined(verdict)
             delivered = refined if isinstance(refined, Delivered) else verdict
-            return replace(delivered, earlier=self._evidence[recipient])
+            earlier = self._evidence[recipient]
+            return delivered if earlier == delivered.earlier else replace(delivered, earlier=earlier)
         self._evidence[recipient] += (verdict,)
         if verdict.settles and (verdict.transient or not self._soft_bounce):
             return self._decide(recipient)
         return None
 
+    def _refined(self, verdict: Delivered | Failure) -> Delivered | Failure:
+        return verdict if self._refine is None else self._refine(verdict)
+
     def _decide(self, recipient: RecipientId) -> Outcome:
         evidence = self._evidence[recipient] or (UNAVAILABLE,)
-        earlier, refined = evidence[:-1], self._refine(evidence[-1])
+        earlier, refined = evidence[:-1], self._refined(evidence[-1])
         last = refined if isinstance(refined, Failure) else evidence[-1]
         if last.transient:
             return Deferred(last, earlier)

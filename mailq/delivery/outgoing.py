@@ -17,7 +17,7 @@ from mailq.delivery.ports import Ports
 from mailq.delivery.session import Session
 from mailq.envelope import DeliveryRequest, Encoding
 from mailq.errors import HookFailedError
-from mailq.smtp.body import encode_content, with_crlf
+from mailq.smtp.body import encode_content, encode_whole, with_crlf
 from mailq.smtp.downgrade import Survey, convert, survey
 from mailq.smtp.mime_parts import field_name, header_fields
 from mailq.status import Failure
@@ -56,12 +56,17 @@ class Outgoing:
     ) -> Iterator[bytes]:
         """Return the content as it follows DATA, or undotted as it follows BDAT.
 
-        The header is edited at once, the rest is read when it is needed.
+        What is small is read at once, as is the header where it is edited; the rest is read when it is needed.
 
         Raises:
             HookFailedError: A hook cannot be used.
         """
         chunks = _chunks(content)
+        if self.fits_one_chunk and self.conversion is None and not hooks.edits_header:
+            whole = b"".join(chunks)
+            return iter(
+                [encode_whole(whole, line_length_limit_bytes=line_length_limit_bytes, dot_stuffing=dot_stuffing)]
+            )
         if self.conversion is not None:
             chunks = convert(chunks, self.conversion)
         if hooks.edits_header:
@@ -72,12 +77,13 @@ class Outgoing:
 def prepare(session: Session, request: DeliveryRequest, ports: Ports) -> Outgoing | Failure:
     """Decide the form that *session*'s server gets *request* in."""
     try:
-        sent = replace(request, sender=ports.hooks.sender(request.sender))
+        sender = ports.hooks.sender(request.sender)
     except HookFailedError as error:
         return hook_failed(error, session.endpoint)
+    sent = request if sender == request.sender else replace(request, sender=sender)
     planned = not (
-        session.extensions.offers("8BITMIME")
-        or request.encoding is Encoding.SEVEN_BIT
+        request.encoding is Encoding.SEVEN_BIT
+        or session.extensions.offers("8BITMIME")
         or session.settings.disable_mime_output_conversion
     )
     if not planned:

@@ -44,9 +44,26 @@ class SessionReport:
             of_delivered: The same for whoever was delivered to; None: no other.
         """
         taken = facts if of_delivered is None else of_delivered
-        verdicts = {
-            one: replace(verdict, facts=taken if isinstance(verdict, Delivered) else facts)
-            for one, verdict in self.verdicts.items()
-        }
-        failure = None if self.failure is None else replace(self.failure, facts=facts)
-        return replace(self, verdicts=verdicts, failure=failure)
+        told: dict[int, Delivered] = {}
+        verdicts: dict[RecipientId, Delivered | Failure] = {}
+        for one, verdict in self.verdicts.items():
+            if isinstance(verdict, Failure):
+                verdicts[one] = replace(verdict, facts=facts)
+                continue
+            # The recipients that one reply was about share what became of them.
+            known = told.get(id(verdict))
+            verdicts[one] = known or told.setdefault(id(verdict), verdict.with_facts(taken))
+        return SessionReport(
+            verdicts=verdicts,
+            failure=None if self.failure is None else replace(self.failure, facts=facts),
+            completed=self.completed,
+            transacted=self.transacted,
+            retry_plaintext=self.retry_plaintext,
+            stale=self.stale,
+            trouble=self.trouble,
+        )
+
+    @property
+    def has_failure(self) -> bool:
+        """Whether anything failed for anybody."""
+        return self.failure is not None or Failure in map(type, self.verdicts.values())

@@ -8,7 +8,8 @@ Source: smtp-delivery C-04, C-11 to C-14, C-60 to C-67; postconf(5) relayhost, s
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from functools import lru_cache
+from typing import Final
 
 from mailq.delivery.classify import MISCONFIGURED_STATUS
 from mailq.envelope import DeliveryRequest, Protocol
@@ -16,9 +17,13 @@ from mailq.errors import DestinationSyntaxError
 from mailq.routing.destination import split_nexthops
 from mailq.settings import Settings
 from mailq.status import Failure
+from mailq.words import Word
+
+# Queues are full of mail for the same places.
+_REMEMBERED: Final = 4096
 
 
-class SiteRole(Enum):
+class SiteRole(Word):
     """Why a site is asked."""
 
     NEXTHOP = "nexthop"
@@ -61,15 +66,19 @@ def sites_for(request: DeliveryRequest, settings: Settings) -> tuple[Site, ...]:
     Raises:
         DestinationSyntaxError: The nexthop names no destination.
     """
-    nexthop = request.nexthop
-    if request.protocol is Protocol.LMTP:
+    return _sites(request.nexthop, request.protocol, settings.relayhost, tuple(settings.fallback_relay))
+
+
+@lru_cache(_REMEMBERED)
+def _sites(nexthop: str, protocol: Protocol, relayhost: str, fallback_relay: tuple[str, ...]) -> tuple[Site, ...]:
+    if protocol is Protocol.LMTP:
         nexthop = nexthop.removeprefix("inet:")
         if nexthop.startswith("unix:"):
             return (Site(nexthop, SiteRole.NEXTHOP, first=True),)
     texts = split_nexthops(nexthop)
     if not texts:
         raise DestinationSyntaxError(f"nexthop {nexthop!r} names no destination; give a domain, [host] or [address]")
-    ours = request.protocol is Protocol.SMTP and texts[0] == settings.relayhost
+    ours = protocol is Protocol.SMTP and texts[0] == relayhost
     role = SiteRole.RELAYHOST if ours else SiteRole.NEXTHOP
     own = [Site(text, role, first=index == 0) for index, text in enumerate(texts)]
-    return (*own, *(Site(text, SiteRole.FALLBACK, first=False) for text in settings.fallback_relay))
+    return (*own, *(Site(text, SiteRole.FALLBACK, first=False) for text in fallback_relay))

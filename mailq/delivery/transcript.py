@@ -87,7 +87,7 @@ class Transcript:
             endpoint: The server.
             garbled: The server said what is no reply.
         """
-        if not (self._history == "all" or garbled or any(_failures(report))):
+        if not (report.has_failure or garbled or self._history == "all"):
             self._notes.clear()
             return report.with_facts(facts)
         lines = self.take()

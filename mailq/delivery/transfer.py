@@ -107,11 +107,11 @@ def _unfit(session: Session, request: DeliveryRequest, recipients: Sequence[Reci
     if 0 < limit < request.size_bytes:
         failure = too_large(request.size_bytes, limit, session.endpoint)
         return SessionReport(failure=failure, completed=True, transacted=True)
-    addresses = (request.sender, *(r.address for r in recipients))
-    needed = request.utf8_header or not all(address.isascii() for address in addresses)
-    if request.smtputf8 and needed and not session.extensions.offers("SMTPUTF8"):
-        session.spoil()
-        return SessionReport(failure=smtputf8_missing(session.endpoint))
+    if request.smtputf8 and not session.extensions.offers("SMTPUTF8"):
+        addresses = (request.sender, *(r.address for r in recipients))
+        if request.utf8_header or not all(address.isascii() for address in addresses):
+            session.spoil()
+            return SessionReport(failure=smtputf8_missing(session.endpoint))
     return None
 
 
@@ -144,27 +144,20 @@ def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[byte
     Raises:
         LeaseLostError: By *fence*, before the last of the content: the server has not got it.
     """
-    settings = session.settings
-    timeouts = {
-        Stage.RSET_PROBE: settings.rset_timeout,
-        Stage.MAIL: settings.mail_timeout,
-        Stage.RCPT: settings.rcpt_timeout,
-        Stage.DATA: settings.data_init_timeout,
-        Stage.END_OF_DATA: settings.data_done_timeout,
-        Stage.RSET: settings.rset_timeout,
-    }
+    patience = session.patience
     while (step := transaction.next_step()) is not None:
         if isinstance(step, Send):
-            session.say(step.data, step.expects[0], timeouts[step.expects[0]])
+            first = step.expects[0]
+            session.say(step.data, first, patience[first])
             for stage in step.expects:
-                transaction.receive(session.hear(stage, timeouts[stage]))
+                transaction.receive(session.hear(stage, patience[stage]))
                 if transaction.stale:
                     return
             session.owes_proof = False
         elif _send_content(session, _chunk(blocks) if step.in_chunk else _with_dot(blocks), fence):
             transaction.content_written()
             for _ in range(step.expects):
-                transaction.receive(session.hear(Stage.END_OF_DATA, settings.data_done_timeout))
+                transaction.receive(session.hear(Stage.END_OF_DATA, patience[Stage.END_OF_DATA]))
         else:
             transaction.content_failed()
             _hear_parting_words(session, transaction)
@@ -227,10 +220,12 @@ def _verdicts(session: Session, transaction: Transaction) -> dict[RecipientId, D
     endpoint = session.endpoint
     passed_on = session.extensions.offers("DSN")
     final = transaction.lmtp and not passed_on and session.settings.lmtp_assume_final
-    verdicts: dict[RecipientId, Delivered | Failure] = {
-        recipient: Delivered(endpoint, reply, passed_on, final=final)
-        for recipient, reply in transaction.delivered.items()
-    }
+    verdicts: dict[RecipientId, Delivered | Failure] = {}
+    told: dict[int, Delivered] = {}
+    for recipient, reply in transaction.delivered.items():
+        # By one reply, one thing happened to all whom it was about.
+        known = told.get(id(reply))
+        verdicts[recipient] = known or told.setdefault(id(reply), Delivered(endpoint, reply, passed_on, final=final))
     for recipient, (stage, reply) in transaction.refused.items():
         verdicts[recipient] = refused(reply, stage, Scope.RECIPIENT, endpoint)
         if is_protocol_error(reply):
