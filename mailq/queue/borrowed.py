@@ -90,6 +90,9 @@ class BorrowedDatabase(Database):
         with self.write() as connection:
             yield connection
 
+    def _new_ready(self) -> None:
+        """Connections are the lender's."""
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Read what the lender's connection sees; errors are those of the base class."""

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -35,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, SchemaError
+from mailq.queue.ready import ReadyConnections, Statement, can_be_used
 
 _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5
@@ -58,6 +59,9 @@ class Database:
 
     Args:
         engine: Made by :func:`build_engine`.
+
+    Attributes:
+        ready: Connections for statements that are known beforehand; None where there are none of that kind.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -68,6 +72,7 @@ class Database:
         else:
             self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn = self._new_turn()
+        self.ready = self._new_ready()
         _databases.add(self)
 
     @contextmanager
@@ -105,14 +110,30 @@ class Database:
         with self.translated(), self._reader.connect() as connection:
             yield connection
 
+    def write_ready(self, work: Sequence[tuple[Statement, Sequence[bytes | None]]]) -> None:
+        """Execute statements in a transaction of their own, where :attr:`ready` is there.
+
+        Errors are those of :meth:`write`.
+        """
+        assert self.ready is not None  # noqa: S101 - the caller has looked
+        with self.translated():
+            self.ready.execute(work)
+
     def close(self) -> None:
         """Close all connections that are not in use."""
+        if self.ready is not None:
+            self.ready.close()
         self.engine.dispose()
 
     def forget_connections(self) -> None:
         """Start over in a forked child: the connections are the parent's."""
+        if self.ready is not None:
+            self.ready.forget()
         self.engine.dispose(close=False)
         self._turn = self._new_turn()
+
+    def _new_ready(self) -> ReadyConnections | None:
+        return ReadyConnections(self.engine) if can_be_used(self.engine) else None
 
     def _new_turn(self) -> AbstractContextManager[Any]:
         return threading.Lock() if self.dialect == "sqlite" else nullcontext()

@@ -18,7 +18,7 @@ from mailq.envelope import Notify
 from mailq.errors import EnvelopeError, IdempotencyConflictError
 from mailq.queue import one_statement
 from mailq.queue.bodies import PART_BYTES
-from mailq.queue.headlines import HEAD_BYTES, headline
+from mailq.queue.engine import Database
 from mailq.queue.messages import NewMessage
 from mailq.queue.queue_ids import RANDOM_BITS, queue_id
 from mailq.queue.sqltypes import DatabaseNow, LaterOf, UtcDateTime
@@ -27,6 +27,7 @@ from mailq.queue.tables import content, content_part, message, recipient
 from mailq.queue.upsert import DIALECTS, insert_into
 
 _LOWEST_PRIORITY = 9
+_MESSAGE_NAMES = tuple(column.name for column in one_statement.MESSAGE)
 
 _start = LaterOf(func.coalesce(bindparam("not_before", type_=UtcDateTime()), DatabaseNow()), DatabaseNow())
 _insert_message = insert(message).values(created_at=DatabaseNow(), arrived_at=_start)
@@ -54,11 +55,9 @@ def insert_messages(connection: Connection, messages: Sequence[NewMessage]) -> l
     """
     if not messages:
         return []
-    for one in messages:
-        _check(one)
-    ids = [queue_id(datetime.now(UTC), secrets.randbits(RANDOM_BITS)) for _ in messages]
+    ids = _checked(messages)
     if connection.dialect.driver == one_statement.DRIVER and all(map(fits_one_statement, messages)):
-        one_statement.insert_rows(connection, map(_rows, ids, messages))
+        one_statement.insert_rows(connection, list(zip(ids, messages, strict=True)))
         return ids
     keyed = _distinct_keys(messages, ids)
     existing = _existing(connection, keyed) if keyed else {}
@@ -80,13 +79,32 @@ def insert_messages(connection: Connection, messages: Sequence[NewMessage]) -> l
     ]
 
 
+def insert_own(database: Database, messages: Sequence[NewMessage]) -> list[str]:
+    """Insert *messages* in a transaction of their own; otherwise as :func:`insert_messages`.
+
+    Raises:
+        DatabaseUnavailableError: The database is down, or was busy for too long.
+        SchemaError: A table is missing.
+    """
+    if database.ready is None or not messages or not all(map(fits_one_statement, messages)):
+        alone = len(messages) == 1 and fits_one_statement(messages[0])
+        with database.write_at_once() if alone else database.write() as connection:
+            return insert_messages(connection, messages)
+    ids = _checked(messages)
+    database.write_ready(list(one_statement.statements(list(zip(ids, messages, strict=True)))))
+    return ids
+
+
 def fits_one_statement(one: NewMessage) -> bool:
     """Tell whether *one* can be written by one statement, where the database's driver is for it."""
     return one.idempotency_key is None and (bool(one.location) or one.size_bytes <= PART_BYTES)
 
 
-def _rows(new_id: str, one: NewMessage) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    return _message_row(new_id, one), _content_row(new_id, one), list(_recipient_rows(new_id, one))
+def _checked(messages: Sequence[NewMessage]) -> list[str]:
+    """Return a new queue id for each of *messages*, of which none is refused."""
+    for one in messages:
+        _check(one)
+    return [queue_id(datetime.now(UTC), secrets.randbits(RANDOM_BITS)) for _ in messages]
 
 
 def _check(one: NewMessage) -> None:
@@ -176,28 +194,10 @@ def _content_row(new_id: str, one: NewMessage) -> dict[str, Any]:
 
 def _message_row(new_id: str, one: NewMessage) -> dict[str, Any]:
     return {
-        "id": new_id,
-        "sender": one.sender,
-        "size_bytes": one.size_bytes,
-        "encoding": None if one.encoding is None else one.encoding.value,
-        "smtputf8": one.smtputf8,
-        "utf8_header": one.utf8_header,
-        "envid": one.envid,
-        "ret": None if one.ret is None else one.ret.value,
-        "not_before": one.not_before,
-        "expires_at": one.expires_at,
-        "priority": one.priority,
+        **dict(zip(_MESSAGE_NAMES, one_statement.message_values(new_id, one), strict=True)),
         "tags": dict(one.tags),
         "idempotency_key": one.idempotency_key,
         "digest": None if one.idempotency_key is None else one.fingerprint,
-        "notice_of": one.notice_of,
-        "notice_kind": one.notice_kind,
-        "mail_class": one.mail_class,
-        "tenant": one.tenant,
-        "require_tls": one.require_tls,
-        "tls_optional": one.tls_optional,
-        "verp": one.verp,
-        **headline(next(one.pieces(HEAD_BYTES), b"")),
     }
 
 
@@ -207,7 +207,7 @@ def _recipient_rows(new_id: str, one: NewMessage) -> Iterable[dict[str, Any]]:
             "message_id": new_id,
             "address": each.address,
             "orcpt": each.orcpt,
-            "notify": ",".join(sorted(word.value for word in each.notify)),
+            "notify": one_statement.notify_text(each.notify),
             "nexthop": each.nexthop,
             "state": State.QUEUED.value,
             "priority": one.priority,

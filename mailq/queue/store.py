@@ -189,10 +189,7 @@ class Store:
 
     def _insert(self, messages: Sequence[NewMessage], connection: Connection | None) -> list[str]:
         if connection is None:
-            database = self._database
-            alone = len(messages) == 1 and enqueue.fits_one_statement(messages[0])
-            with database.write_at_once() if alone else database.write() as own:
-                return enqueue.insert_messages(own, messages)
+            return enqueue.insert_own(self._database, messages)
         try:
             return enqueue.insert_messages(connection, messages)
         except DBAPIError as error:

@@ -277,18 +277,8 @@ def test_a_connection_lost_amid_a_transaction_is_told_and_leaves_nothing(
 ) -> None:
     event.listen(store.engine, "commit", lambda *_: disconnect(postgres_server, store), once=True)
     with pytest.raises(DatabaseUnavailableError, match="check that it runs"):
-        store.insert([a_message("bob@far.test"), a_message("carol@far.test")])
+        store.insert([a_message("bob@far.test", idempotency_key="7"), a_message("carol@far.test")])
     assert [] == store.list_recipients(Selector(), limit=10)
-
-
-def test_one_message_is_one_statement_and_a_transaction_by_itself(store: Store) -> None:
-    statements: list[str] = []
-    event.listen(store.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
-    event.listen(store.engine, "begin", lambda *_: statements.append("begin"))
-    (queue_id,) = store.insert([a_message("bob@far.test", "ann@near.test")])
-    assert ["begin"] == [each for each in statements if "mailq_" not in each]
-    assert 2 == len(statements)
-    assert ["queued", "queued"] == words(store, [queue_id])
 
 
 def test_committed_mail_survives_a_crash_of_the_server() -> None:

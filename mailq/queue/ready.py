@@ -1,0 +1,245 @@
+"""Connections to PostgreSQL that are kept ready for one statement at a time, each a transaction by itself.
+
+Whoever queues a message waits for one statement. Around it SQLAlchemy begins, sets and resets, and the driver looks
+for the way to write each parameter, which costs several times what the statement does. Here the connection commits by
+itself, knows the statement already, and is given octets.
+
+A connection that has rested is asked whether it still lives; when one turns out to be lost, those that rest with it
+are given up, too.
+
+Invariants:
+    A connection is used by one thread at a time, and in a forked child none of the parent's.
+    One that is not known to be idle and whole is closed, not used again.
+
+The program waits inside of the driver's C library, so this is not for a process whose threads take turns by
+switching (gevent, eventlet): :func:`can_be_used`.
+"""
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_MOST: Final = 10
+"""Open at a time. The commits of more would wait for each other."""
+_PATIENCE_SECONDS: Final = 30.0
+_RESTED_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement, its parameters numbered and in binary.
+
+    Attributes:
+        name: Under which a connection knows it.
+        text: With ``$1`` and so on, of types that the text tells.
+    """
+
+    name: bytes
+    text: bytes
+
+
+class _Ready:
+    """One connection of psycopg's, in autocommit mode.
+
+    Args:
+        connection: Nobody else's.
+        driver: The module psycopg, which is an extra.
+    """
+
+    def __init__(self, connection: Any, driver: Any) -> None:
+        self.returned_at = 0.0
+        self._connection = connection
+        self._low = connection.pgconn
+        # A pooler may give the next statement to another connection, which knows nothing of this one's.
+        self._keeps = connection.prepare_threshold is not None
+        self._known: set[bytes] = set()
+        self._driver = driver
+        self._done, self._rows = driver.pq.ExecStatus.COMMAND_OK, driver.pq.ExecStatus.TUPLES_OK
+        self._binary = driver.pq.Format.BINARY
+
+    def run(self, statement: Statement, parameters: Sequence[bytes | None]) -> None:
+        """Execute *statement*; raises what the driver would."""
+        formats = (self._binary,) * len(parameters)
+        if not self._keeps:
+            self._check(self._low.exec_params(statement.text, parameters, param_formats=formats))
+            return
+        if statement.name not in self._known:
+            self._check(self._low.prepare(statement.name, statement.text))
+            self._known.add(statement.name)
+        self._check(self._low.exec_prepared(statement.name, parameters, formats))
+
+    def say(self, command: bytes) -> None:
+        """Execute *command*, which takes no parameters."""
+        self._check(self._low.exec_(command))
+
+    def is_idle(self) -> bool:
+        """Tell whether it is whole, and in no transaction."""
+        return bool(self._low.transaction_status == self._driver.pq.TransactionStatus.IDLE)
+
+    def is_lost(self) -> bool:
+        """Tell whether there is nobody at the other end any more."""
+        return bool(self._low.status == self._driver.pq.ConnStatus.BAD)
+
+    def close(self) -> None:
+        """End it."""
+        self._connection.close()
+
+    def _check(self, result: Any) -> None:
+        if result.status in (self._done, self._rows):
+            return
+        if self.is_lost():
+            raise self._driver.OperationalError(result.get_error_message())
+        raise self._driver.errors.error_from_result(result)
+
+
+def can_be_used(engine: Engine) -> bool:
+    """Tell whether connections of *engine* can be kept ready in this process."""
+    return engine.dialect.driver == "psycopg" and socket.socket.__module__ == "socket"
+
+
+class ReadyConnections:
+    """At most a few, opened when they are needed; safe to share between threads.
+
+    Args:
+        engine: Of psycopg's; its pool opens the connections.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._driver: Any = engine.dialect.loaded_dbapi
+        self._idle: deque[_Ready] = deque()
+        self._open = 0
+        self._waiting = 0
+        self._returned = threading.Condition()
+        self._of_parents: list[deque[_Ready]] = []
+
+    def execute(self, work: Sequence[tuple[Statement, Sequence[bytes | None]]]) -> None:
+        """Execute statements, of which at least one is given, in a transaction of their own.
+
+        Raises:
+            SQLAlchemyError: As SQLAlchemy would raise it; nothing was written, unless the connection was lost.
+        """
+        with self._one() as ready:
+            if len(work) == 1:
+                ready.run(*work[0])
+                return
+            ready.say(b"BEGIN ISOLATION LEVEL READ COMMITTED")
+            for each in work:
+                ready.run(*each)
+            ready.say(b"COMMIT")
+
+    def close(self) -> None:
+        """Close those that are not in use."""
+        while self._idle:
+            self._drop(self._idle.pop())
+
+    def forget(self) -> None:
+        """Start over in a forked child: the connections are the parent's, whose end they would be told of."""
+        self._of_parents.append(self._idle)
+        self._idle = deque()
+        self._open = self._waiting = 0
+        self._returned = threading.Condition()
+
+    @contextmanager
+    def _one(self) -> Iterator[_Ready]:
+        ready = self._take()
+        try:
+            yield ready
+        except BaseException as error:
+            lost = ready.is_lost()
+            if ready.is_idle():
+                self._give_back(ready)
+            else:
+                self._drop(ready)
+            if lost:
+                self.close()
+            wrapped = self._wrapped(error, lost=lost)
+            if wrapped is None:
+                raise
+            raise wrapped from error
+        self._give_back(ready)
+
+    def _take(self) -> _Ready:
+        try:
+            ready = self._idle.pop()
+        except IndexError:
+            return self._another()
+        if time.monotonic() - ready.returned_at < _RESTED_SECONDS or self._lives(ready):
+            return ready
+        self._drop(ready)
+        self.close()
+        return self._another()
+
+    def _lives(self, ready: _Ready) -> bool:
+        try:
+            ready.say(b"SELECT 1")
+        except self._driver.Error:
+            return False
+        return True
+
+    def _another(self) -> _Ready:
+        """Open one, or wait for one where enough are open."""
+        ends_at = time.monotonic() + _PATIENCE_SECONDS
+        with self._returned:
+            self._waiting += 1
+            try:
+                while not self._idle and self._open >= _MOST:
+                    if not self._returned.wait(ends_at - time.monotonic()):
+                        raise PoolTimeoutError("all connections are in use")
+            finally:
+                self._waiting -= 1
+            if self._idle:
+                return self._idle.pop()
+            self._open += 1
+        try:
+            return self._opened()
+        except BaseException:
+            self._closed_one()
+            raise
+
+    def _opened(self) -> _Ready:
+        try:
+            borrowed = self._engine.raw_connection()
+            connection: Any = borrowed.driver_connection
+            borrowed.detach()
+            connection.autocommit = True
+            connection.execute("SET client_encoding TO 'UTF8'")
+        except self._driver.Error as error:
+            raise self._wrapped(error, lost=True) or error from error
+        return _Ready(connection, self._driver)
+
+    def _give_back(self, ready: _Ready) -> None:
+        ready.returned_at = time.monotonic()
+        self._idle.append(ready)
+        # Whoever waits has said so before it looked for an idle one, and so is seen here or has seen this one.
+        if self._waiting:
+            with self._returned:
+                self._returned.notify()
+
+    def _drop(self, ready: _Ready) -> None:
+        ready.close()
+        self._closed_one()
+
+    def _closed_one(self) -> None:
+        with self._returned:
+            self._open -= 1
+            self._returned.notify()
+
+    def _wrapped(self, error: BaseException, *, lost: bool) -> DBAPIError | None:
+        """Return an error of the driver as SQLAlchemy would raise it; None for any other."""
+        kind = self._driver.Error
+        if not isinstance(error, kind):
+            return None
+        found = DBAPIError.instance(
+            None, None, error, kind, hide_parameters=True, connection_invalidated=lost, dialect=self._engine.dialect
+        )
+        return found if isinstance(found, DBAPIError) else None
