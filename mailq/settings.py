@@ -105,7 +105,7 @@ class Settings:
     )
     lease_recipients: int = setting(100, "Most recipients leased at a time.", least=1)
     task_time: timedelta = setting(_seconds(30), "A task stops taking new batches after this.")
-    linger_time: timedelta = setting(_seconds(0.2), "A drained task waits this long for more mail of its nexthop.")
+    linger_time: timedelta = setting(_seconds(1), "A drained task waits this long for more mail of its nexthop.")
     stall_time: timedelta = setting(
         timedelta(hours=1), "A task that finishes no message for this long loses its mail to others.", least=1
     )

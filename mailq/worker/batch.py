@@ -35,6 +35,7 @@ from mailq.worker.desk import is_own
 from mailq.worker.evidence import death_in, is_well, news_of
 from mailq.worker.heartbeat import Watch
 from mailq.worker.parts import parts_of, tenant_of, transactions_of
+from mailq.worker.proven import SLOW_SECONDS
 from mailq.worker.read_ahead import ReadAhead
 from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
@@ -215,8 +216,12 @@ class _Course:
             return False
         begun = replace(request, cache=self.rule, doubt_settles=recorder.doubt_settles(request))
         recorder.begin(number)
+        began_at = runtime.monotonic()
         report = _deliver(begun, self.ports, runtime, recorder)
         self.batch.note(begun, report)
+        if number == 0 and self.batch.well and runtime.monotonic() - began_at <= SLOW_SECONDS:
+            # As soon as something good is known of the nexthop: a long batch would keep others out of that lane.
+            ticket.prove()
         ticket.note(news_of(report))
         self.watch.progress()
         return True

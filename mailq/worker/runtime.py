@@ -11,10 +11,11 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from mailq.delivery.deliver import OnSettled, deliver
 from mailq.delivery.ports import Ports
@@ -26,6 +27,7 @@ from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
 from mailq.status import DeliveryReport
+from mailq.worker.claims import Claims
 from mailq.worker.committer import Committer
 from mailq.worker.desk import LOOK_AGAIN, Desk
 from mailq.worker.heartbeat import Heartbeat
@@ -37,6 +39,9 @@ from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import OnTrouble, tell_nobody
 
 log = logging.getLogger(__name__)
+
+BUSY_SESSIONS: Final = 2
+"""So many sessions with one nexthop keep a busy interpreter busy, while one of them waits for its server."""
 
 
 class Routine(Protocol):
@@ -67,6 +72,7 @@ class Runtime:
         sessions: Kept sessions.
         ringer: Publishes rings.
         heartbeat: Renews what tasks hold.
+        claims: Claims for all tasks.
         security: Refreshes policies and reports on TLS; None: nobody does.
         certainty: What follows when nobody knows whether mail was sent, and when it makes us stumble.
         committer: Records for all tasks; None: each outcome is recorded by itself.
@@ -88,6 +94,7 @@ class Runtime:
     sessions: SessionCache
     ringer: Ringer
     heartbeat: Heartbeat
+    claims: Claims
     security: TlsService | None = None
     certainty: CertaintyRules = field(default_factory=CertaintyRules)
     committer: Committer | None = None
@@ -100,6 +107,7 @@ class Runtime:
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     _tasks: int = 0
+    _serving: Counter[str] = field(default_factory=Counter)
     _quiet: threading.Condition = field(default_factory=threading.Condition)
 
     @property
@@ -117,16 +125,24 @@ class Runtime:
         """Whether no more than half of the threads have a task."""
         return self._tasks * 2 <= self.settings.worker_concurrency
 
+    def has_enough_for(self, nexthop: str) -> bool:
+        """Whether another session with *nexthop* would only be one more to take turns in a busy interpreter."""
+        return self.pulse.busy and self._serving[nexthop] > BUSY_SESSIONS
+
     @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        """Count a running task for the time of a ``with`` block."""
+    def serving(self, nexthop: str) -> Iterator[None]:
+        """Count a running task that was rung for by *nexthop*, for the time of a ``with`` block."""
         with self._quiet:
             self._tasks += 1
+            self._serving[nexthop] += 1
         try:
             yield
         finally:
             with self._quiet:
                 self._tasks -= 1
+                self._serving[nexthop] -= 1
+                if not self._serving[nexthop]:
+                    del self._serving[nexthop]
                 self._quiet.notify_all()
 
     def turn_away(self, nexthop: str, key: str, wait_seconds: float | None) -> None:

@@ -17,13 +17,15 @@ Source: celery.md §2.2, §2.8.
 
 import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from mailq.errors import InfrastructureError, LeaseLostError, NoRoomError, SchemaError
 from mailq.limits.gates import Bar, Refused
-from mailq.queue.messages import LAST_PRIORITY, Lease
+from mailq.queue.messages import LAST_PRIORITY, Lease, Wish
 from mailq.worker.ahead import Ahead
 from mailq.worker.batch import Batch, deliver_batch
+from mailq.worker.claims import Claimed
 from mailq.worker.dead_sites import call_the_roll, note_death, note_life
 from mailq.worker.heartbeat import Watch
 from mailq.worker.lanes import BatchSize
@@ -39,6 +41,8 @@ _ASK_AGAIN_SECONDS: Final = 0.25
 _LINGER_AFTER_MESSAGES: Final = 2
 # Where every thread has a task, bulk mail would keep urgent mail of others waiting for as long as tasks last.
 _CROWDED_TASK_SECONDS: Final = 5.0
+_NO_TIME: Final = timedelta(0)
+_SHARED_LINGER: Final = timedelta(seconds=0.2)
 _TURNS: Final = 10
 """A task serves nexthops that wait for what it holds for so many times ``task_time``, each for one at most."""
 
@@ -48,10 +52,15 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
 
     Never raises for mail, nor for a database or broker that is down: what could not be done is rung for again.
     """
-    with runtime.serving():
+    # Whoever waits for this nexthop's mail, or is at work on it, does what another task would do.
+    if runtime.claims.nudge(nexthop):
+        return 0
+    with runtime.serving(nexthop):
         if runtime.stopping.is_set():
             # This ring was taken from a worker that would have answered it.
             runtime.settle(nexthop)
+            return 0
+        if runtime.has_enough_for(nexthop):
             return 0
         try:
             ticket, last_priority = _enter(nexthop, runtime)
@@ -151,23 +160,29 @@ class _Service:
             return False
 
     def _run(self) -> bool:
-        lingered = False
+        hopeful = True
         while not self.runtime.stopping.is_set():
             if self._gives_way() or (self.runtime.monotonic() >= self.ends_at and not self._goes_on_elsewhere()):
                 self._make_room()
                 return True
-            lease = self._claim()
-            if lease is not None:
-                lingered = False
-                self._work(lease)
+            claimed = self._claim() if hopeful else self._wait_for_more()
+            if claimed is not None:
+                left = self._work(claimed)
                 if self.shut is not None:
                     return False
-            elif not self._is_back() and not self._goes_on_elsewhere():
-                if lingered or self.messages < (1 if self.runtime.roomy else _LINGER_AFTER_MESSAGES):
-                    return False
-                lingered = True
-                self.runtime.stopping.wait(self.runtime.settings.linger_time.total_seconds())
+                # What is not full is most likely all there was, and the next mail comes when it comes.
+                hopeful = left or self._goes_on_elsewhere()
+            elif self._is_back() or (hopeful and self._goes_on_elsewhere()):
+                hopeful = True
+            elif hopeful and self._may_wait():
+                hopeful = False
+            else:
+                return False
         return True
+
+    def _may_wait(self) -> bool:
+        """Whether a thread can be spared that waits for more mail."""
+        return self.messages >= (1 if self.runtime.roomy else _LINGER_AFTER_MESSAGES)
 
     def _gives_way(self) -> bool:
         """Whether this thread is wanted: all are taken, and urgent mail that is rung for goes before our next ring."""
@@ -221,21 +236,32 @@ class _Service:
         return self.runtime.store.call_first(keys, ring_timeout=self.runtime.settings.ring_timeout) if keys else None
 
     def _claim(self) -> Lease | None:
-        settings = self.runtime.settings
-        asked_at = self.runtime.monotonic()
-        lease = self.runtime.store.claim(
-            self.nexthop,
-            owner=self.runtime.owner,
-            limit=self.size.now,
-            lease_time=settings.lease_time,
-            last_priority=self.last_priority,
-        )
-        self.runtime.metrics.claimed(0 if lease is None else len(lease.attempts))
-        if lease is not None:
-            self.watch.begin(lease.id, asked_at=asked_at)
-        return lease
+        return self._begin(self.runtime.claims.claim(self._wish()))
 
-    def _work(self, lease: Lease) -> None:
+    def _wait_for_more(self) -> Lease | None:
+        runtime = self.runtime
+        patience = runtime.settings.linger_time if self._may_wait() else _NO_TIME
+        if self.watch.ticket.shared_keys:
+            # Others may wait for what this task holds.
+            patience = min(patience, _SHARED_LINGER)
+        return self._begin(runtime.claims.wait_for(self._wish(), patience=patience, give_up=self._is_wanted))
+
+    def _is_wanted(self) -> bool:
+        """Whether this thread is, elsewhere or nowhere."""
+        return self.runtime.stopping.is_set() or self.runtime.crowded
+
+    def _wish(self) -> Wish:
+        return Wish(nexthop=self.nexthop, limit=self.size.now, last_priority=self.last_priority)
+
+    def _begin(self, claimed: Claimed | None) -> Lease | None:
+        self.runtime.metrics.claimed(0 if claimed is None else len(claimed.lease.attempts))
+        if claimed is None:
+            return None
+        self.watch.begin(claimed.lease.id, asked_at=claimed.asked_at)
+        return claimed.lease
+
+    def _work(self, lease: Lease) -> bool:
+        """Deliver what is leased; return whether there may be more, as far as one can tell from it."""
         if lease.full and self.well:
             self._call_help()
         batch = Batch()
@@ -255,6 +281,7 @@ class _Service:
             note_life(self.nexthop, self.runtime)
         elif lease.full and batch.well:
             self._call_help()
+        return lease.full or lease.probe or batch.recipients < len(lease.attempts)
 
     def _deliver(self, lease: Lease) -> Batch:
         began_at = self.runtime.monotonic()

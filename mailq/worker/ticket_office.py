@@ -86,7 +86,7 @@ class TicketOffice:
 
     def _release(self, ticket: Ticket) -> None:
         with self.lock:
-            held, ticket._held = ticket.admitted, ()  # noqa: SLF001 - of this module
+            held = ticket.give_up_all()
             self._tickets.discard(ticket)
         for one in held:
             self.give_back(one, drained=ticket.drained)

@@ -108,15 +108,29 @@ class Ticket:
         self.died: list[WindowChange] = []
         self._office = office
         self._urgent = urgent
-        self._held: tuple[Admitted, ...] = (admitted,)
+        self._hold((admitted,))
         self._news: list[Feedback] = []
+        self._bad_news = False
         self._at_work = True
         self._open: set[_Connection] = set()
         self.drained = False
         self._tenant = ""
         self._looked_at = float("-inf")
 
+    def _hold(self, held: tuple[Admitted, ...]) -> None:
+        """Hold this from now on; what is asked for each message is found out here."""
+        gates = [gate for one in held for gate in one.gates]
+        self._held: tuple[Admitted, ...] = held
+        self._is_rated = any(gate.rates for gate in gates)
+        self._is_delayed = any(gate.rate_delay for gate in gates)
+
     # For the office
+
+    def give_up_all(self) -> tuple[Admitted, ...]:
+        """Return what it holds, and hold nothing any more."""
+        held = self._held
+        self._hold(())
+        return held
 
     @property
     def admitted(self) -> tuple[Admitted, ...]:
@@ -188,7 +202,7 @@ class Ticket:
         if other is not self:
             self._part_with_own()
             with self._office.lock:
-                self._held += other._surrender(passage, self.keys)  # noqa: SLF001 - of the same class
+                self._hold(self._held + other._surrender(passage, self.keys))  # noqa: SLF001 - of the same class
                 passage.ticket = self
                 self._open.add(passage)
             self._office.settle(other)
@@ -225,12 +239,10 @@ class Ticket:
             NoRoomError: Not now: the session has to end, or the rate is used up for longer than is worth waiting.
             InfrastructureError: Whoever counts cannot be reached.
         """
-        news, self._news = self._news, []
         wait, now = 0.0, time.monotonic()
-        is_look = now - self._looked_at >= _LOOK_SECONDS
-        if not (is_look or self._are_urgent(news)) and not any(map(_has_rates, self.admitted)):
-            self._news = news
+        if not (self._is_rated or self._has_urgent_news() or now - self._looked_at >= _LOOK_SECONDS):
             return 0.0
+        news = self._take_news()
         self._looked_at = now
         want = Amounts(messages=1, recipients=recipients)
         for admitted in self.admitted:
@@ -245,6 +257,7 @@ class Ticket:
         """Keep what a delivery says, to tell with the next message or at the end."""
         if feedback.verdict is not Verdict.NONE:
             self._news.append(feedback)
+            self._bad_news |= feedback.verdict is Verdict.NEGATIVE
 
     def tell(self) -> None:
         """Tell what was noted now.
@@ -252,7 +265,7 @@ class Ticket:
         Raises:
             InfrastructureError: Whoever counts cannot be reached.
         """
-        news, self._news = self._news, []
+        news = self._take_news()
         for admitted in self.admitted if news else ():
             self._note_changes(self._office.counter.limits.note(admitted, news))
 
@@ -275,7 +288,8 @@ class Ticket:
 
     def prove(self) -> None:
         """Leave the lane of nexthops that nothing good is known of."""
-        self._drop({UNPROVEN})
+        if UNPROVEN in self.keys:
+            self._drop({UNPROVEN})
 
     def part(self) -> None:
         """Close the task's idle session, if it has one."""
@@ -290,7 +304,7 @@ class Ticket:
         except InfrastructureError as error:
             log.debug("What was found about %s could not be told: %s", self.nexthop, error)
         if self._open:
-            self._drop({UNPROVEN})
+            self.prove()
         with self._office.lock:
             self._at_work = False
         self._office.settle(self)
@@ -299,8 +313,9 @@ class Ticket:
         """Give a connection of an ended task away, under the lock; return what goes with it."""
         self._open.discard(connection)
         without = {*wanted_not, nexthop_key(self.nexthop)}
-        kept, self._held = parts_of(self._held, without, keep=False), parts_of(self._held, without)
-        return kept
+        given = parts_of(self._held, without, keep=False)
+        self._hold(parts_of(self._held, without))
+        return given
 
     def _part_with_own(self) -> None:
         if self._open:
@@ -325,22 +340,25 @@ class Ticket:
         if isinstance(answer, Refused):
             return answer
         with self._office.lock:
-            self._held += (answer,)
+            self._hold((*self._held, answer))
         return None
 
     def _drop(self, keys: Collection[str], *, drained: bool = False) -> None:
         with self._office.lock:
-            gone, self._held = parts_of(self._held, keys), parts_of(self._held, keys, keep=False)
+            gone = parts_of(self._held, keys)
+            self._hold(parts_of(self._held, keys, keep=False))
         for one in gone:
             self._office.give_back(one, drained=drained)
 
     def _note_changes(self, changes: Iterable[WindowChange]) -> None:
         self.died += [one for one in changes if one.died]
 
-    def _are_urgent(self, news: Sequence[Feedback]) -> bool:
-        if len(news) >= _MOST_NEWS or any(one.verdict is Verdict.NEGATIVE for one in news):
-            return True
-        return bool(news) and any(gate.rate_delay for one in self.admitted for gate in one.gates)
+    def _has_urgent_news(self) -> bool:
+        return self._bad_news or len(self._news) >= _MOST_NEWS or (self._is_delayed and bool(self._news))
+
+    def _take_news(self) -> list[Feedback]:
+        news, self._news, self._bad_news = self._news, [], False
+        return news
 
     def _refuse(self, refused: Refused) -> None:
         if refused.bar is not Bar.RATE:
@@ -360,10 +378,6 @@ def no_room(refused: Refused) -> NoRoomError:
     text = f"{refused.key} is shut: {refused.bar.value}{limit}"
     wait = refused.wait_seconds
     return NoRoomError(text, key=refused.key, wait_seconds=0.0 if refused.bar is Bar.LOST else wait)
-
-
-def _has_rates(admitted: Admitted) -> bool:
-    return any(gate.rates for gate in admitted.gates)
 
 
 def parts_of(held: Iterable[Admitted], keys: Collection[str], *, keep: bool = True) -> tuple[Admitted, ...]:

@@ -39,6 +39,7 @@ from mailq.settings import Settings
 from mailq.smtp.connection import SocketConnector
 from mailq.tls.https import HTTPS_PORT
 from mailq.worker.by_hand import ByHand, nobody
+from mailq.worker.claims import Claims
 from mailq.worker.committer import Committer
 from mailq.worker.desk import Desk
 from mailq.worker.dispatch import Dispatcher
@@ -48,6 +49,7 @@ from mailq.worker.listener import load_listener
 from mailq.worker.login_files import check_logins, login_files
 from mailq.worker.metrics_page import split_address
 from mailq.worker.plugins import load_hooks
+from mailq.worker.pulse import Pulse
 from mailq.worker.runtime import Runtime
 from mailq.worker.serve import serve_nexthop
 from mailq.worker.suspended import Suspended
@@ -167,6 +169,7 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         stall_time=settings.stall_time,
         on_tick=_in_turn(sessions.close_idle, desk.on_tick, security.on_tick),
     )
+    pulse = Pulse()
     trouble = TroubleNotices(
         store,
         clock=clock,
@@ -183,6 +186,8 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         sessions=sessions,
         ringer=Ringer(settings),
         heartbeat=heartbeat,
+        claims=Claims(store, owner=owner, lease_time=settings.lease_time, is_busy=lambda: pulse.busy),
+        pulse=pulse,
         security=security,
         certainty=CertaintyRules.of(settings),
         committer=Committer(store, lease_time=settings.lease_time),

@@ -18,6 +18,7 @@ from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.status import Delivered, DeliveryReport, Endpoint, Outcome, RecipientId, Reply, Trouble
+from mailq.worker.claims import Claims
 from mailq.worker.desk import Desk
 from mailq.worker.heartbeat import Heartbeat
 from mailq.worker.runtime import Runtime
@@ -83,6 +84,7 @@ class Bench:
             sessions=sessions,
             ringer=bell,
             heartbeat=heartbeat,
+            claims=Claims(store, owner="bench", lease_time=self.settings.lease_time),
             certainty=CertaintyRules.of(self.settings),
             routine=self._routine,
             on_trouble=lambda request, troubles: self.told.append((request.queue_id, troubles)),

@@ -4,7 +4,10 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -12,15 +15,18 @@ from sqlalchemy import text
 from mailq.envelope import CacheRule, DeliveryRequest
 from mailq.errors import BrokerUnavailableError, DatabaseUnavailableError, DestinationSyntaxError
 from mailq.queue.audit import By
-from mailq.queue.messages import NewMessage, NewRecipient
+from mailq.queue.messages import NewMessage, NewRecipient, Wish
 from mailq.queue.selectors import Selector
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.status import Bounced, Deferred, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Stage, Trouble
 from mailq.worker import record
+from mailq.worker.claims import Claimed
+from mailq.worker.runtime import BUSY_SESSIONS
 from mailq.worker.serve import serve_nexthop
 from mailq.worker.suspended import Suspended
 from tests.fakes.bench import NEXTHOP, TAKEN, Bench, taken_by_all
+from tests.fakes.poll import eventually
 
 
 def failed(status: str) -> Failure:
@@ -337,19 +343,60 @@ def test_a_task_is_not_served_while_nobody_counts_sessions(bench: Bench, monkeyp
     assert {ShownState.QUEUED: 1} == bench.counts()
 
 
-def test_a_task_waits_a_moment_for_more_mail_of_a_busy_nexthop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = []
+def test_a_task_waits_a_moment_for_more_mail_of_its_nexthop(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(opened, linger_time=timedelta(seconds=0.1))
+    waits: list[Wish] = []
+    wait_for = bench.runtime.claims.wait_for
 
-    def arrive(seconds: float) -> bool:
-        waits.append(seconds)
+    def arrive(wish: Wish, **options: Any) -> Claimed | None:
+        waits.append(wish)
         if len(waits) == 1:
             bench.queue(["late@dest.test"])
-        return False
+        return wait_for(wish, **options)
 
-    monkeypatch.setattr(bench.runtime.stopping, "wait", arrive)
+    monkeypatch.setattr(bench.runtime.claims, "wait_for", arrive)
     bench.queue(["a@dest.test"], ["b@dest.test"])
     assert 3 == serve(bench)
     assert 2 == len(waits)
+
+
+def test_a_task_that_waits_ends_when_the_worker_stops(opened: Store) -> None:
+    bench = Bench(opened, linger_time=timedelta(minutes=5))
+    bench.queue(["a@dest.test"])
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(serve, bench)
+        eventually(lambda: bench.counts() == {ShownState.SENT: 1})
+        bench.runtime.stop()
+        assert 1 == serving.result(10)
+
+
+def test_a_ring_for_a_nexthop_whose_mail_a_task_waits_for_is_that_tasks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nudged: list[str] = []
+    monkeypatch.setattr(bench.runtime.claims, "nudge", lambda nexthop: nudged.append(nexthop) or True)
+    bench.queue(["a@dest.test"])
+    assert 0 == serve(bench)
+    assert [NEXTHOP] == nudged
+    assert [] == bench.requests
+
+
+def test_a_busy_process_takes_no_more_than_a_few_sessions_with_a_nexthop(bench: Bench) -> None:
+    bench.runtime.pulse.note(0.0, share=10.0)
+    more = []
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        # Rings of the same nexthop, answered one within the other as threads would.
+        more.append(bench.busy())
+        serve(bench)
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    bench.runtime.settings = replace(bench.settings, lease_recipients=1)
+    bench.queue(*([f"{one}@dest.test"] for one in "abcdefgh"))
+    serve(bench)
+    assert BUSY_SESSIONS == max(more)
+    assert {ShownState.SENT: 8} == bench.counts()
 
 
 def test_held_mail_is_not_served(bench: Bench) -> None:

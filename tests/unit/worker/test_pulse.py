@@ -1,6 +1,8 @@
+import itertools
 import threading
 
 from mailq.worker.pulse import Pulse
+from tests.fakes.poll import eventually
 
 
 def test_a_process_that_wakes_up_in_time_is_not_late() -> None:
@@ -42,3 +44,23 @@ def test_a_pulse_ends_when_it_is_told_to() -> None:
 
 def test_a_pulse_that_never_began_can_be_stopped() -> None:
     Pulse().stop()
+
+
+def test_a_process_is_busy_that_uses_most_of_a_processor_for_some_time() -> None:
+    pulse = Pulse()
+    pulse.note(0.0, share=0.9)
+    assert not pulse.busy
+    for _ in range(20):
+        pulse.note(0.0, share=0.9)
+    assert pulse.busy
+    for _ in range(10):
+        pulse.note(0.0, share=0.1)
+    assert not pulse.busy
+
+
+def test_a_started_pulse_sees_how_much_of_a_processor_is_used() -> None:
+    spent = itertools.count()
+    pulse = Pulse(cpu=lambda: float(next(spent)))
+    pulse.start()
+    eventually(lambda: pulse.busy)
+    pulse.stop()
