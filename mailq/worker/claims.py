@@ -22,7 +22,7 @@ Source: smtp-delivery Q-60
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -36,6 +36,9 @@ _LONGEST_LOOK_SECONDS: Final = 0.25
 # Those that would be due a moment later are asked for with the others.
 _GATHER_SECONDS: Final = 0.01
 _MOST_WISHES: Final = 200
+# Others wait for the answer: it is a matter of milliseconds with so many recipients.
+_MOST_RECIPIENTS: Final = 1000
+_MORE_AT_A_TIME: Final = 20
 _LONGEST_SLEEP_SECONDS: Final = 0.5
 
 
@@ -137,6 +140,8 @@ class Claims:
             SchemaError: It needs ``mailq migrate``.
         """
         seconds = patience.total_seconds()
+        # Where more comes at once than this, it is claimed as usual the next time.
+        wish = replace(wish, limit=min(wish.limit, _MORE_AT_A_TIME))
         first_look = BUSY_LOOK_SECONDS if self._is_busy() else FIRST_LOOK_SECONDS
         return self._ask(wish, first_look=min(first_look, seconds), patience=seconds, give_up=give_up)
 
@@ -197,9 +202,13 @@ class Claims:
         if not any(one.look_at <= now for one in self._waiting):
             return ()
         chosen: dict[str, _Asked] = {}
+        recipients = 0
         for one in self._waiting:
-            if one.look_at <= now + _GATHER_SECONDS and len(chosen) < _MOST_WISHES:
-                chosen.setdefault(one.wish.nexthop, one)
+            if one.look_at <= now + _GATHER_SECONDS and one.wish.nexthop not in chosen:
+                chosen[one.wish.nexthop] = one
+                recipients += one.wish.limit
+                if len(chosen) >= _MOST_WISHES or recipients >= _MOST_RECIPIENTS:
+                    break
         for one in chosen.values():
             one.under_way = True
         return tuple(chosen.values())

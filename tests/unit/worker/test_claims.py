@@ -98,6 +98,17 @@ def test_who_comes_while_others_are_asked_for_is_asked_for_with_everybody_else(c
     assert [["a"], ["b", "c", "d"]] == [sorted(one) for one in crew.shelf.asked]
 
 
+def test_no_more_is_asked_for_at_once_than_is_soon_answered(crew: Crew) -> None:
+    crew.shelf.let.clear()
+    first = crew.ask("a")
+    eventually(lambda: crew.shelf.asked == [["a"]])
+    large = [crew.threads.submit(crew.claims.claim, Wish(nexthop=name, limit=600)) for name in "bcd"]
+    eventually(lambda: len(crew.claims._waiting) == 4)
+    crew.shelf.let.set()
+    assert [None] * 4 == [lease_in(one) for one in (first, *large)]
+    assert [1, 2, 1] == [len(one) for one in crew.shelf.asked]
+
+
 def test_of_one_nexthop_one_wish_at_a_time_is_asked_for(crew: Crew) -> None:
     crew.shelf.let.clear()
     crew.shelf.due = ["a", "a"]
