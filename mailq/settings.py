@@ -101,7 +101,7 @@ class Settings:
     dispatch_interval: timedelta = setting(_seconds(1), "Pause between two rounds of the dispatcher.", least=0.01)
     lease_time: timedelta = setting(_seconds(60), "A dead worker's mail is taken up again after this.", least=1)
     unrecorded_limit: int = setting(
-        16, "Most messages a session may send before the first one's outcome is recorded; 1: none.", least=1, most=100
+        64, "Most messages a session may send before the first one's outcome is recorded; 1: none.", least=1, most=100
     )
     lease_recipients: int = setting(100, "Most recipients leased at a time.", least=1)
     task_time: timedelta = setting(_seconds(30), "A task stops taking new batches after this.")

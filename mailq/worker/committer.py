@@ -1,10 +1,12 @@
 """One thread that writes down what all sessions of a process have to record, as many at a time as there are.
 
-While one transaction is being committed, what comes in is gathered for the
-next: so nothing waits longer than for the commit before its own, and a busy
-process commits many messages at once. A database that is down is tried again,
-as :mod:`mailq.worker.record` promises; sessions wait at the latest before they
-send something that the lease does not name yet.
+Outcomes that nobody waits for are gathered for some milliseconds, since a
+transaction costs nearly the same for one as for many; whoever waits for one
+has all that there is written at once. While a transaction is being committed,
+what comes in is gathered for the next: so a busy process commits many messages
+at once. A database that is down is tried again, as :mod:`mailq.worker.record`
+promises; sessions wait at the latest before they send something that the lease
+does not name yet.
 
 Invariant: entries are written in the order in which they were given.
 """
@@ -24,6 +26,10 @@ log = logging.getLogger(__name__)
 
 PATIENCE_LEASE_TIMES: Final = 5
 """So many lease times an outcome is tried to be written: nobody can take the mail over while the database is down."""
+GATHER_SECONDS: Final = 0.01
+"""So long outcomes that nobody waits for are gathered: what was accepted is recorded within this, and a commit."""
+# More of them make a transaction hardly cheaper by the message: what is the same for all is a fiftieth of it then.
+_ENOUGH_ENTRIES: Final = 64
 _MOST_ENTRIES: Final = 500
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -47,36 +53,65 @@ class Alone(Protocol):
         """Note what comes next."""
 
 
+class Board:
+    """Where those wait whose entries are being written: one lock for all, so that an entry costs none."""
+
+    def __init__(self) -> None:
+        self._settled = threading.Condition(threading.Lock())
+        self._waiting = 0
+
+    def wait_for(self, receipt: "Receipt") -> None:
+        """Wait until *receipt* is settled."""
+        with self._settled:
+            self._waiting += 1
+            while not receipt.done:
+                self._settled.wait(_LOOK_SECONDS)
+            self._waiting -= 1
+
+    def announce(self) -> None:
+        """Have everybody who waits look again: whoever was settled before this is seen."""
+        if self._waiting:
+            with self._settled:
+                self._settled.notify_all()
+
+
+_EVERYBODYS: Final = Board()
+
+
 class Receipt:
     """Says when one entry is written.
 
+    Args:
+        board: Where it is waited for.
+
     Attributes:
         error: Why it was not; None: it was, or nobody knows yet.
+        done: Whether it is known what became of it.
+        taken: It is being written.
     """
 
-    __slots__ = ("_done", "_waiting", "error")
+    __slots__ = ("_board", "done", "error", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board = _EVERYBODYS) -> None:
         self.error: Exception | None = None
-        self._done = False
-        self._waiting = threading.Lock()
-        self._waiting.acquire()
-
-    @property
-    def done(self) -> bool:
-        """Whether it is known what became of it."""
-        return self._done
+        self.done = False
+        self.taken = False
+        self._board = board
 
     def settle(self, error: Exception | None = None) -> None:
         """Let everybody know, once."""
+        self.note(error)
+        self._board.announce()
+
+    def note(self, error: Exception | None) -> None:
+        """Note what became of it, where the board will be told of more."""
         self.error = error
-        self._done = True
-        self._waiting.release()
+        self.done = True
 
     def wait(self) -> None:
         """Wait until it is known; whoever writes has bounded patience."""
-        while not self._done and not self._waiting.acquire(timeout=_LOOK_SECONDS):
-            pass
+        if not self.done:
+            self._board.wait_for(self)
 
 
 class Writer(Protocol):
@@ -113,40 +148,62 @@ def write_patiently(
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-class Committer:
+class Committer(Board):
     """Writes what it is given, in a thread that begins with the first entry.
 
     Args:
         store: The queue.
         lease_time: Gives the patience.
+        gather_seconds: So long entries are gathered while nobody waits for one.
         monotonic: Seconds that never go backwards.
     """
 
     def __init__(
-        self, store: Groups, *, lease_time: timedelta, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: Groups,
+        *,
+        lease_time: timedelta,
+        gather_seconds: float = GATHER_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__()
         self._store = store
         self._patience_seconds = PATIENCE_LEASE_TIMES * lease_time.total_seconds()
+        self._gather_seconds = gather_seconds
         self._monotonic = monotonic
         self._changed = threading.Condition(threading.Lock())
         self._jobs: deque[_Job] = deque()
+        self._first_at = 0.0
+        self._wanted = False
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def submit(self, entry: Entry) -> Receipt:
         """Have *entry* written; returns at once."""
-        receipt = Receipt()
+        receipt = Receipt(self)
         with self._changed:
             if self._closed:
                 receipt.settle(DatabaseUnavailableError("this worker has stopped recording"))
                 return receipt
             self._jobs.append((entry, receipt))
+            waiting = len(self._jobs)
+            if waiting == 1:
+                self._first_at = self._monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="mailq-committer", daemon=True)
                 self._thread.start()
-            elif len(self._jobs) == 1:
+            elif waiting in {1, _ENOUGH_ENTRIES}:
+                # Any other finds the thread awake, or with a time set.
                 self._changed.notify()
         return receipt
+
+    def wait_for(self, receipt: Receipt) -> None:
+        """Wait until *receipt* is settled; what there is to write is written at once."""
+        with self._changed:
+            if not receipt.taken and not self._wanted:
+                self._wanted = True
+                self._changed.notify()
+        super().wait_for(receipt)
 
     def close(self) -> None:
         """Write what there is, and end the thread."""
@@ -157,14 +214,25 @@ class Committer:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._jobs and not self._closed:
-                    self._changed.wait()
-                if not self._jobs:
-                    return
-                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _MOST_ENTRIES))]
+        while jobs := self._gather():
             self._write(jobs)
+
+    def _gather(self) -> list[_Job]:
+        """Return what is to be written next, when its time has come; nothing: all is written, and no more comes."""
+        with self._changed:
+            while not self._jobs and not self._closed:
+                self._changed.wait()
+            while not self._wanted and not self._closed and len(self._jobs) < _ENOUGH_ENTRIES:
+                left = self._first_at + self._gather_seconds - self._monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _MOST_ENTRIES))]
+            for _, receipt in jobs:
+                receipt.taken = True
+            if not self._jobs:
+                self._wanted = False
+        return jobs
 
     def _write(self, jobs: Sequence[_Job]) -> None:
         entries = [entry for entry, _ in jobs]
@@ -182,7 +250,8 @@ class Committer:
                     self._write([job])
                 return
         for (_, receipt), found in zip(jobs, errors, strict=True):
-            receipt.settle(found)
+            receipt.note(found)
+        self.announce()
 
     def _attempt(self, entries: Sequence[Entry]) -> Sequence[Exception | None]:
         return write_patiently(

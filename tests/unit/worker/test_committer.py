@@ -43,7 +43,62 @@ def committer(groups: Groups) -> Iterator[Committer]:
     one.close()
 
 
-def test_an_entry_that_comes_alone_is_written_at_once(groups: Groups, committer: Committer) -> None:
+def patient(groups: Groups) -> Committer:
+    """Return one that gathers for longer than any test waits."""
+    return Committer(groups, lease_time=LEASE_TIME, gather_seconds=10 * SECONDS)
+
+
+def test_entries_that_nobody_waits_for_are_gathered_until_somebody_does(groups: Groups) -> None:
+    committer = patient(groups)
+    receipts = [committer.submit(Entry(number)) for number in (1, 2, 3)]
+    assert not groups.entered.acquire(timeout=0.05)
+    receipts[0].wait()
+    assert ([[1, 2, 3]], [True] * 3) == (groups.groups, [receipt.done for receipt in receipts])
+    committer.close()
+
+
+def test_whoever_waited_before_hurries_nobody_later(groups: Groups) -> None:
+    committer = patient(groups)
+    committer.submit(Entry(1)).wait()
+    committer.submit(Entry(2))
+    assert groups.entered.acquire(timeout=SECONDS)
+    assert not groups.entered.acquire(timeout=0.05)
+    committer.close()
+    assert [[1], [2]] == groups.groups
+
+
+def test_whoever_waits_for_what_is_being_written_hurries_nobody(groups: Groups) -> None:
+    committer = patient(groups)
+    groups.open.clear()
+    first = committer.submit(Entry(1))
+    waiters = [threading.Thread(target=first.wait) for _ in range(2)]
+    waiters[0].start()
+    assert groups.entered.acquire(timeout=SECONDS)
+    committer.submit(Entry(2))
+    waiters[1].start()
+    groups.open.set()
+    for waiter in waiters:
+        waiter.join(SECONDS)
+    assert not groups.entered.acquire(timeout=0.05)
+    committer.close()
+    assert [[1], [2]] == groups.groups
+
+
+def test_entries_that_nobody_waits_for_are_written_in_time(groups: Groups, committer: Committer) -> None:
+    committer.submit(Entry(1))
+    assert groups.entered.acquire(timeout=SECONDS)
+
+
+def test_enough_entries_are_written_whoever_waits(groups: Groups) -> None:
+    committer = patient(groups)
+    for number in range(64):
+        committer.submit(Entry(number))
+    assert groups.entered.acquire(timeout=SECONDS)
+    committer.close()
+    assert 64 == len(groups.groups[0])
+
+
+def test_an_entry_that_is_waited_for_is_written_at_once(groups: Groups, committer: Committer) -> None:
     receipt = committer.submit(Entry(1))
     receipt.wait()
     assert ([[1]], True, None) == (groups.groups, receipt.done, receipt.error)
