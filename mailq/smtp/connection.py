@@ -41,8 +41,8 @@ _log: Final = logging.getLogger(__name__)
 # What a socket that never waits raises, before and after encryption.
 _NOT_YET: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _TIMED_OUT: Final = os.strerror(errno.ETIMEDOUT)
-# What poll(2) takes: an int.
-_LONGEST_WAIT_MS: Final = 2.0**31 - 1
+# What poll(2) takes is an int of milliseconds.
+_LONGEST_WAIT_SECONDS: Final = 2_000_000.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -199,7 +199,9 @@ class SocketConnection:
 
 
 def _milliseconds(seconds: float) -> float:
-    return min(max(0.0, seconds * 1000), _LONGEST_WAIT_MS)
+    if seconds <= 0:
+        return 0.0
+    return seconds * 1000 if seconds < _LONGEST_WAIT_SECONDS else _LONGEST_WAIT_SECONDS * 1000
 
 
 def _event(error: OSError, usual: int) -> int:

@@ -39,15 +39,23 @@ class ReplyReader:
         line_filter: Gets each line, without its end, and returns the line to read. Source: smtp-delivery S-05.
     """
 
-    __slots__ = ("_buffer", "_garbage_seen", "_line_filter", "_lines", "_received_bytes", "_received_lines", "_stored")
+    __slots__ = (
+        "_buffer",
+        "_garbage_seen",
+        "_line_filter",
+        "_lines",
+        "_received_bytes",
+        "_received_lines",
+        "_start",
+        "_stored",
+    )
 
     def __init__(self, *, line_filter: Callable[[bytes], bytes] | None = None) -> None:
         self._line_filter = line_filter
-        self._buffer = bytearray()
+        self._buffer = b""
+        # Where in it that begins which no line was made of.
+        self._start = 0
         self._garbage_seen = False
-        self._start_reply()
-
-    def _start_reply(self) -> None:
         self._lines: list[str] = []
         self._stored = 0
         self._received_bytes = 0
@@ -61,11 +69,12 @@ class ReplyReader:
     @property
     def pending(self) -> bool:
         """Whether bytes are waiting that no reply has accounted for."""
-        return bool(self._buffer) or self._received_bytes > 0
+        return self._start < len(self._buffer) or self._received_bytes > 0
 
     def feed(self, data: bytes) -> None:
         """Add what has arrived; empty *data* changes nothing."""
-        self._buffer += data
+        self._buffer = self._buffer[self._start :] + data
+        self._start = 0
 
     def next_reply(self) -> Reply | None:
         """Return the next complete reply; None when more bytes are needed.
@@ -74,10 +83,10 @@ class ReplyReader:
             ReplyTooLongError: The reply exceeds 65,536 bytes or 1000 lines; the stream is of no use any more.
         """
         buffer, line_filter = self._buffer, self._line_filter
-        while (end := buffer.find(b"\n")) >= 0:
-            line = bytes(buffer[: min(end, LINE_LIMIT_BYTES)]).rstrip(b"\r")
-            del buffer[: end + 1]
-            self._count(end + 1, lines=1)
+        while (end := buffer.find(b"\n", self._start)) >= 0:
+            start, self._start = self._start, end + 1
+            line = buffer[start:end].rstrip(b"\r") if end - start <= LINE_LIMIT_BYTES else _cut(buffer, start)
+            self._count(end + 1 - start, lines=1)
             reply = self._read_line(line if line_filter is None else line_filter(line))
             if reply is not None:
                 return reply
@@ -95,7 +104,8 @@ class ReplyReader:
         if self._lines:
             # Kept even beyond the limit: the reply's status is read from its last line.
             read = Reply(read.code, (*self._lines, *read.lines))
-        self._start_reply()
+            self._lines = []
+        self._stored = self._received_bytes = self._received_lines = 0
         return read
 
     def _store(self, text: str) -> None:
@@ -105,16 +115,23 @@ class ReplyReader:
 
     def _cut_partial_line(self) -> None:
         """Forget what exceeds the line limit, but let it count."""
-        excess = len(self._buffer) - LINE_LIMIT_BYTES
-        if excess > 0:
-            del self._buffer[LINE_LIMIT_BYTES:]
-            self._count(excess, lines=0)
+        if self._start == len(self._buffer):
+            self._buffer, self._start = b"", 0
+            return
+        rest = self._buffer[self._start :]
+        self._buffer, self._start = rest[:LINE_LIMIT_BYTES], 0
+        if len(rest) > LINE_LIMIT_BYTES:
+            self._count(len(rest) - LINE_LIMIT_BYTES, lines=0)
 
     def _count(self, received_bytes: int, *, lines: int) -> None:
         self._received_bytes += received_bytes
         self._received_lines += lines
         if self._received_bytes > REPLY_LIMIT_BYTES or self._received_lines > REPLY_LIMIT_LINES:
             raise ReplyTooLongError
+
+
+def _cut(buffer: bytes, start: int) -> bytes:
+    return buffer[start : start + LINE_LIMIT_BYTES].rstrip(b"\r")
 
 
 def _read(line: bytes) -> Reply | str | None:
