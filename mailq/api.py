@@ -266,7 +266,7 @@ class Queue(Operating):
     def _publish(self, nexthops: Iterable[str]) -> None:
         # Nobody outside this process hears a broker in memory, and unheard rings would pile up in it.
         if not self.settings.broker_url.startswith("memory:"):
-            self._publisher.ring_all(nexthops)
+            self._publisher.tell(nexthops)
 
     @cached_property
     def _publisher(self) -> Any:

@@ -6,13 +6,18 @@ than ``publish_timeout``: a thread of its own does the publishing, and callers
 wait for it for that long at most. After a failure, rings are free for a few
 seconds, and for as long as the thread still hangs in a broker that is mute.
 
-A nexthop rung a moment ago by this process is not rung again, and nothing is
-published while very many rings wait unanswered: they would only fill the
-broker's memory while no worker runs.
+Whoever queues mail does not wait at all: :meth:`Ringer.tell` hands over to the
+thread, and the end of the process gives that the same time to finish. It is
+throttled, too. A ring is worth its price where a worker would otherwise find
+the mail later; where there are many, the workers are busy, and the dispatcher,
+which looks every second, is soon enough for the rest.
+
+A nexthop rung a moment ago by this process is not rung again.
 
 Source: celery.md §2.5, §2.8, §2.12, §6 pitfalls 10 and 43.
 """
 
+import atexit
 import logging
 import os
 import queue
@@ -22,21 +27,24 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from celery import Celery
-from kombu import Connection
 
-from mailq.broker import DELIVER_QUEUE, DELIVER_TASK, ORDINARY_RING, RING_VERSION, URGENT_RING, make_celery
+from mailq.broker import make_celery
+from mailq.publish import Publisher
 from mailq.settings import Settings
 
 log = logging.getLogger(__name__)
 
 COALESCE_SECONDS: Final = 0.5
 BREAKER_SECONDS: Final = 5.0
-MOST_UNANSWERED: Final = 2000
-_DEPTH_CHECK_SECONDS: Final = 1.0
+TOLD_AT_ONCE: Final = 10
+"""So many nexthops are rung for new mail one after the other by one process,"""
+TOLD_PER_SECOND: Final = 10
+"""then so many a second: a ring costs as much as delivering several messages, published and consumed."""
 _MOST_REMEMBERED: Final = 10_000
+_MUTE: Final = "it did not answer in time"
 
 
 @dataclass(slots=True)
@@ -59,77 +67,11 @@ class _State:
     rung_at: dict[str, float] = field(default_factory=dict)
     broken_until: float = float("-inf")
     stuck: _Job | None = None
-
-
-class Publisher:
-    """Publishes rings over one kept connection; for one thread.
-
-    Args:
-        app: Its configuration names the broker and the queues.
-        monotonic: Seconds that never go backwards.
-    """
-
-    def __init__(self, app: Celery, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._app = app
-        self._monotonic = monotonic
-        self._connection: Connection | None = None
-        self._producer: Any = None
-        self._depth_checked_at = float("-inf")
-        self._crowded = False
-
-    def publish(self, nexthop: str, *, urgent: bool = False) -> bool:
-        """Publish one ring; False when too many wait unanswered already. Raises what the transport raises."""
-        try:
-            return self._publish(nexthop, urgent=urgent)
-        except Exception:
-            # An idle connection may have been closed by the broker; that costs one retry, not a ring.
-            fresh = self._connection is None
-            self.disconnect()
-            if fresh:
-                raise
-        try:
-            return self._publish(nexthop, urgent=urgent)
-        except Exception:
-            self.disconnect()
-            raise
-
-    def disconnect(self) -> None:
-        """Forget the connection."""
-        connection, self._connection, self._producer = self._connection, None, None
-        if connection is not None:
-            connection.release()
-
-    def _publish(self, nexthop: str, *, urgent: bool) -> bool:
-        producer = self._producer
-        if producer is None:
-            connection = self._app.connection_for_write()
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            producer = self._producer = self._app.amqp.Producer(connection, auto_declare=False)
-            self._connection = connection
-        if not urgent and self._is_crowded():
-            return False
-        self._app.send_task(
-            DELIVER_TASK,
-            kwargs={"nexthop": nexthop, "v": RING_VERSION},
-            producer=producer,
-            queue=DELIVER_QUEUE,
-            priority=URGENT_RING if urgent else ORDINARY_RING,
-            retry=False,
-            ignore_result=True,
-            argsrepr=nexthop,
-            kwargsrepr="",
-        )
-        return True
-
-    def _is_crowded(self) -> bool:
-        now = self._monotonic()
-        if now - self._depth_checked_at >= _DEPTH_CHECK_SECONDS:
-            channel = self._producer.channel
-            self._app.amqp.queues[DELIVER_QUEUE].bind(channel).declare()
-            answer = channel.queue_declare(queue=DELIVER_QUEUE, durable=True, auto_delete=False)
-            self._crowded = answer.message_count >= MOST_UNANSWERED
-            self._depth_checked_at = now
-        return self._crowded
+    # Of those whom nobody waits for: the last one and when it was given; how many more are allowed, and as of when.
+    told: _Job | None = None
+    told_at: float = float("-inf")
+    allowed: float = TOLD_AT_ONCE
+    allowed_at: float = float("-inf")
 
 
 class Ringer:
@@ -193,6 +135,26 @@ class Ringer:
         self._wait(state, job, patience or self._settings.publish_timeout)
         return recent | frozenset(job.rung)
 
+    def tell(self, nexthops: Iterable[str]) -> None:
+        """Have *nexthops* rung without waiting for it: those not rung a moment ago, and as many as the rate allows."""
+        with self._lock:
+            state = self._state
+            now = self._monotonic()
+            fresh = [name for name in nexthops if not _is_recent(state, name, now)]
+            if not fresh or state.stuck is not None or now < state.broken_until:
+                return
+            mute = self._does_not_answer(state, now)
+            if not mute:
+                self._hand_over(state, tuple(dict.fromkeys(fresh))[: _allowed(state, now)], now)
+        if mute:
+            self._trip(state, _MUTE)
+
+    def finish(self) -> None:
+        """Wait until what was told is published, for ``publish_timeout`` at most."""
+        told = self._state.told
+        if told is not None:
+            told.done.wait(self._settings.publish_timeout.total_seconds())
+
     def close(self) -> None:
         """End the publishing thread; a later ring starts another."""
         with self._lock:
@@ -207,6 +169,23 @@ class Ringer:
         self._lock = threading.Lock()
         self._state = _State()
 
+    def _hand_over(self, state: _State, nexthops: tuple[str, ...], now: float) -> None:
+        if nexthops:
+            state.allowed -= len(nexthops)
+            state.told, state.told_at = _Job(nexthops), now
+            _note(state, nexthops, now)
+            self._ensure_thread(state)
+            state.jobs.put(state.told)
+
+    def _does_not_answer(self, state: _State, now: float) -> bool:
+        """Tell whether what was handed over last has taken too long; then nothing more is, until it is done."""
+        told = state.told
+        if told is None or told.done.is_set() or now - state.told_at < self._settings.publish_timeout.total_seconds():
+            return False
+        told.abandoned = True
+        state.stuck = told
+        return True
+
     def _wait(self, state: _State, job: _Job, patience: timedelta) -> None:
         answered = job.done.wait(patience.total_seconds())
         with self._lock:
@@ -216,7 +195,7 @@ class Ringer:
             for name in frozenset(job.nexthops) - job.rung:
                 state.rung_at.pop(name, None)
         if not answered:
-            self._trip(state, "it did not answer in time")
+            self._trip(state, _MUTE)
 
     def _trip(self, state: _State, reason: str) -> None:
         with self._lock:
@@ -229,14 +208,12 @@ class Ringer:
     def _ensure_thread(self, state: _State) -> None:
         if state.thread is not None and state.thread.is_alive():
             return
-        if self._app is None:
-            self._app = make_celery(self._settings)
-        publisher = Publisher(self._app, monotonic=self._monotonic)
         # A daemon: a mute broker must not keep the process from ending.
-        state.thread = threading.Thread(target=self._run, args=(state, publisher), name="mailq-ring", daemon=True)
+        state.thread = threading.Thread(target=self._run, args=(state,), name="mailq-ring", daemon=True)
         state.thread.start()
 
-    def _run(self, state: _State, publisher: Publisher) -> None:
+    def _run(self, state: _State) -> None:
+        publisher = Publisher(self._app or make_celery(self._settings), monotonic=self._monotonic)
         while (job := state.jobs.get()) is not None:
             try:
                 _publish_all(job, publisher)
@@ -245,6 +222,9 @@ class Ringer:
             finally:
                 with self._lock:
                     job.done.set()
+                    # Nor does what nobody waited for count as rung.
+                    for name in frozenset(job.nexthops) - job.rung:
+                        state.rung_at.pop(name, None)
                     if state.stuck is job:
                         state.stuck = None
         publisher.disconnect()
@@ -258,11 +238,25 @@ def _after_fork() -> None:
         ringer._start_over()  # noqa: SLF001 - of this module
 
 
+def _at_exit() -> None:
+    for ringer in list(_ringers):
+        ringer.finish()
+
+
 os.register_at_fork(after_in_child=_after_fork)
+# The threads are daemons, and are still running then.
+atexit.register(_at_exit)
 
 
 def _is_recent(state: _State, nexthop: str, now: float) -> bool:
     return now - state.rung_at.get(nexthop, float("-inf")) < COALESCE_SECONDS
+
+
+def _allowed(state: _State, now: float) -> int:
+    """Return how many nexthops may be rung for new mail now."""
+    state.allowed = min(state.allowed + (now - state.allowed_at) * TOLD_PER_SECOND, float(TOLD_AT_ONCE))
+    state.allowed_at = now
+    return int(state.allowed)
 
 
 def _note(state: _State, nexthops: Iterable[str], now: float) -> None:

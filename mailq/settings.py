@@ -94,7 +94,9 @@ class Settings:
     # Accepting mail
     message_size_limit_bytes: int = setting(10_240_000, "Largest content accepted; 0 is no limit.")
     max_recipients: int = setting(10_000, "Most recipients of one message.", least=1)
-    publish_timeout: timedelta = setting(_seconds(1), "Longest time that ringing the broker may hold up an enqueue.")
+    publish_timeout: timedelta = setting(
+        _seconds(1), "Longest time that a broker may hold up who rings it, or the end of a process."
+    )
 
     # Worker
     worker_concurrency: int = setting(100, "Sessions a worker process can hold: its threads.", least=1)

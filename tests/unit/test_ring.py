@@ -3,16 +3,19 @@
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 
-from mailq import ring
+from mailq import publish
 from mailq.broker import DELIVER_QUEUE, make_celery
-from mailq.ring import BREAKER_SECONDS, COALESCE_SECONDS, Ringer
+from mailq.ring import BREAKER_SECONDS, COALESCE_SECONDS, TOLD_AT_ONCE, TOLD_PER_SECOND, Ringer
 from mailq.settings import Settings
 from tests.fakes.clock import FakeClock
 
@@ -107,7 +110,7 @@ def test_a_closed_ringer_can_ring_again(ringer: Ringer, box: Box) -> None:
 def test_nothing_is_published_while_very_many_rings_wait_unanswered(
     ringer: Ringer, box: Box, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ring, "MOST_UNANSWERED", 2)
+    monkeypatch.setattr(publish, "MOST_UNANSWERED", 2)
     assert {"a", "b"} == ringer.ring_all(["a", "b"])
     clock.advance(1)
     assert not ringer.ring("c")
@@ -156,6 +159,92 @@ def test_a_mute_broker_holds_the_first_caller_up_for_the_time_box_and_nobody_els
         clock.advance(BREAKER_SECONDS)
         ringer._ensure_thread = None  # type: ignore[assignment]  # a ring that would publish fails
         assert not ringer.ring("b")
+
+
+def test_whoever_is_told_of_is_rung_without_being_waited_for(ringer: Ringer, box: Box) -> None:
+    ringer.tell(["a", "b", "a"])
+    ringer.finish()
+    assert ["a", "b"] == box.nexthops()
+
+
+def test_a_nexthop_told_of_a_moment_ago_is_not_rung_again(ringer: Ringer, box: Box, clock: FakeClock) -> None:
+    ringer.tell(["a"])
+    ringer.tell(["a", "b"])
+    ringer.finish()
+    assert ["a", "b"] == box.nexthops()
+    assert ringer.ring("b")
+    clock.advance(COALESCE_SECONDS)
+    ringer.tell(["a"])
+    ringer.finish()
+    assert ["a"] == box.nexthops()
+
+
+def test_after_a_burst_few_are_rung_for_new_mail_and_all_for_whoever_waits(
+    ringer: Ringer, box: Box, clock: FakeClock
+) -> None:
+    names = [f"d{number}" for number in range(2 * TOLD_AT_ONCE)]
+    ringer.tell(names[:4])
+    ringer.tell(names[4:])
+    ringer.tell(["late"])
+    ringer.finish()
+    assert names[:TOLD_AT_ONCE] == box.nexthops()
+    clock.advance(2.5 / TOLD_PER_SECOND)
+    for name in ("one", "two", "three"):
+        ringer.tell([name])
+    ringer.finish()
+    assert ["one", "two"] == box.nexthops()
+    assert set(names) == ringer.ring_all(names)
+    assert set(names[TOLD_AT_ONCE:]) == set(box.nexthops())
+    clock.advance(3600)
+    ringer.tell(f"again {name}" for name in names)
+    ringer.finish()
+    assert TOLD_AT_ONCE == len(box.nexthops())
+
+
+def test_a_broker_that_is_down_costs_those_who_tell_nothing(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    ringer = dead_ringer(clock)
+    with caplog.at_level(logging.WARNING, logger="mailq.ring"):
+        ringer.tell(["a"])
+        ringer.finish()
+        ringer.tell(["b"])
+    assert 1 == len(caplog.records)
+    assert {} == ringer._state.rung_at
+    ringer.close()
+
+
+def test_a_mute_broker_is_given_up_by_those_who_tell(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
+        clock = FakeClock()
+        ringer = Ringer(Settings(broker_url=url, publish_timeout=timedelta(seconds=0.05)), monotonic=clock.monotonic)
+        ringer.tell(["a"])
+        ringer.finish()
+        clock.advance(0.05)
+        with caplog.at_level(logging.WARNING, logger="mailq.ring"):
+            ringer.tell(["b"])
+            ringer.tell(["c"])
+        assert ["it did not answer in time" in record.getMessage() for record in caplog.records] == [True]
+        assert {"a"} == ringer._state.rung_at.keys()
+
+
+def test_a_process_that_ends_has_rung_for_its_mail(tmp_path: Path) -> None:
+    """Not so where it is killed, which loses nothing: the dispatcher finds the mail."""
+    program = (
+        "from mailq.ring import Publisher, Ringer\n"
+        "from mailq.settings import Settings\n"
+        "from datetime import timedelta\n"
+        "import pathlib, time\n"
+        f"found = pathlib.Path({str(tmp_path / 'rung')!r})\n"
+        "def publish(self, nexthop, **_):\n"
+        "    time.sleep(0.2)\n"
+        "    found.open('a').write(nexthop)\n"
+        "    return True\n"
+        "Publisher.publish = publish\n"
+        "kept = Ringer(Settings(publish_timeout=timedelta(seconds=30)))\n"
+        "kept.tell('ab')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert "ab" == (tmp_path / "rung").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
