@@ -11,7 +11,7 @@ RFC 6532 §3.2, postconf(5) message_drop_headers.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -22,7 +22,10 @@ from mailq.errors import ContentError
 
 _LINE_LIMIT_BYTES = 998
 _DROPPED = frozenset({b"bcc", b"resent-bcc", b"content-length", b"return-path"})
+# Fields for whose sake a header is not taken as it is.
+_LOOKED_AT = _DROPPED | {b"tls-required"}
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_LOWER_NAMES = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:")
 BOUNDARY = re.compile(rb"(?i)\bboundary=\"?([^\"\s;]{8,70})")
 
 
@@ -60,17 +63,22 @@ def prepare_content(raw: bytes, *, now: datetime, message_id: Callable[[], str],
     if b"\0" in raw:
         raise nul_at(raw.index(0))
     header, separator, body = _split(_without_mbox_line(normalise_line_ends(raw)))
-    fields = list(_fields(header))
-    _check_fields(fields)
-    supplied = _missing(fields, now, message_id)
-    kept = b"".join(field for name, field in fields if name not in _DROPPED)
-    data = kept + supplied + separator + body
+    names = _names_of_plain(header)
+    if names is None or names.count(b"from") != 1 or not _LOOKED_AT.isdisjoint(names):
+        fields = list(_fields(header))
+        _check_fields(fields)
+        names = [name for name, _ in fields]
+        header = b"".join(field for name, field in fields if name not in _DROPPED)
+        tls_optional = _tls_optional(fields)
+    else:
+        tls_optional = False
+    data = header + _missing(names, now, message_id) + separator + body
     check_size(len(data), size_limit_bytes)
     return Content(
         data=data,
         encoding=Encoding.SEVEN_BIT if body.isascii() else Encoding.EIGHT_BIT,
-        utf8_header=not kept.isascii(),
-        tls_optional=_tls_optional(fields),
+        utf8_header=not header.isascii(),
+        tls_optional=tls_optional,
     )
 
 
@@ -157,6 +165,22 @@ def _split(text: bytes) -> tuple[bytes, bytes, bytes]:
     return header + b"\r\n", b"\r\n", body
 
 
+def _names_of_plain(header: bytes) -> list[bytes] | None:
+    """Return the names of all fields, in lower case, of a header in ASCII without a fault; None for any other.
+
+    Most headers are such, and then need not be taken apart line by line.
+    """
+    if not header.isascii() or (len(header) > _LINE_LIMIT_BYTES and _longest_line(header) > _LINE_LIMIT_BYTES):
+        return None
+    names = _LOWER_NAMES.findall(header.lower())
+    continued = header.count(b"\n ") + header.count(b"\n\t")
+    return names if len(names) + continued == header.count(b"\n") else None
+
+
+def _longest_line(header: bytes) -> int:
+    return max(map(len, header.split(b"\r\n")))
+
+
 def _fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield each field's name in lower case, and its octets with folding and line end."""
     name, lines = b"", [b""]
@@ -203,8 +227,7 @@ def _tls_optional(fields: list[tuple[bytes, bytes]]) -> bool:
     return wishes == [b"no"]
 
 
-def _missing(fields: list[tuple[bytes, bytes]], now: datetime, message_id: Callable[[], str]) -> bytes:
-    names = {name for name, _ in fields}
+def _missing(names: Collection[bytes], now: datetime, message_id: Callable[[], str]) -> bytes:
     supplied = ""
     if b"date" not in names:
         supplied += f"Date: {format_datetime(now)}\r\n"

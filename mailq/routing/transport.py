@@ -12,8 +12,7 @@ Source: transport(5), postconf(5) relayhost, smtp-delivery C-03, C-04, C-11.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mailq.addresses import domain_of, normalise_domain
@@ -23,6 +22,7 @@ from mailq.routing.destination import parse_destination, split_nexthops
 from mailq.settings import Settings
 
 _SOCKET_PREFIX = "unix:"
+_MOST_KNOWN = 10_000
 _EXPECTED = "expected domain=nexthop, .parent=nexthop or *=nexthop"
 
 
@@ -89,6 +89,7 @@ class Routes:
 
     table: Mapping[str, str]
     relayhost: NextHop | None
+    _known: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Routes":
@@ -116,6 +117,24 @@ class Routes:
                 return self.table[key]
         return None
 
+    def nexthop(self, domain: str) -> str:
+        """Return the nexthop, as the queue stores it, of mail to *domain*, of a normalised address.
+
+        What was found is kept, since much mail goes to few domains.
+        """
+        found = self._known.get(domain)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[domain] = self._found(domain)
+        return found
+
+    def _found(self, domain: str) -> str:
+        entry = self.lookup(domain)
+        if entry is not None:
+            return str(NextHop.parse_entry(entry, default=domain))
+        return str(self.relayhost or NextHop.parse(domain))
+
 
 def nexthop_for(address: str, *, settings: Settings, routes: Routes | None = None) -> str:
     """Return the nexthop of a recipient, in the form in which the queue stores it.
@@ -131,17 +150,7 @@ def nexthop_for(address: str, *, settings: Settings, routes: Routes | None = Non
     """
     if routes is None:
         routes = Routes.from_settings(settings)
-    domain = _recipient_domain(address)
-    entry = routes.lookup(domain)
-    if entry is None:
-        return str(routes.relayhost) if routes.relayhost else _own(domain)
-    return str(NextHop.parse_entry(entry, default=domain))
-
-
-@lru_cache(maxsize=4096)
-def _own(domain: str) -> str:
-    """Return the nexthop of mail that goes to the servers of its own domain; most mail does, and much to few."""
-    return str(NextHop.parse(domain))
+    return routes.nexthop(_recipient_domain(address))
 
 
 def _recipient_domain(address: str) -> str:

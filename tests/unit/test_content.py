@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailq import content
 from mailq.content import Content, digest_of, header_fields, normalise_line_ends, prepare_content
 from mailq.envelope import Encoding
 from mailq.errors import ContentError
@@ -142,3 +143,46 @@ def test_a_message_built_twice_has_one_digest_and_another_message_another() -> N
 
     assert first == digest_of(built("===============2==", "Hello", 2))
     assert first != digest_of(built("===============1==", "Goodbye", 1))
+
+
+_LINES = st.sampled_from(
+    [
+        b"From: a@b\r\n",
+        b"FROM : a@b\r\n",
+        b"Date: now\r\n",
+        b"message-id: <1@b>\r\n",
+        b"Bcc: c@d\r\n",
+        b"TLS-Required: No\r\n",
+        b"Subject:\r\n",
+        b"X-Long: " + b"x" * 990 + b"\r\n",
+        b"X-Longer: " + b"x" * 990 + b"\r\n",
+        "Subject: grüße\r\n".encode(),
+        b"X-Octets: \xff\r\n",
+        b" folded: yes\r\n",
+        b"\tfolded\r\n",
+        b" \r\n",
+        b"no field\r\n",
+        b"no colon\x0b: x\r\n",
+        b": no name\r\n",
+        b"X-Page:\x0c\x1c\x85\r\n",
+        b"\r\n",
+    ]
+)
+
+
+@given(st.lists(_LINES, max_size=8), st.sampled_from([b"", b"\r\nHello\r\n", b"\r\n\xe4\r\n"]))
+def test_a_header_that_is_taken_as_it_is_makes_the_content_that_a_closer_look_makes(
+    lines: list[bytes], body: bytes
+) -> None:
+    raw = b"".join(lines) + body
+    with pytest.MonkeyPatch.context() as patch:
+        found = _outcome(raw)
+        patch.setattr(content, "_names_of_plain", lambda _: None)
+        assert _outcome(raw) == found
+
+
+def _outcome(raw: bytes) -> Content | str:
+    try:
+        return _prepare(raw)
+    except ContentError as error:
+        return str(error)
