@@ -224,7 +224,7 @@ def _no_session(one: Situation, sessions: Sessions) -> Finding | None:
 def _not_noticed(one: Situation, _sessions: Sessions) -> Finding | None:
     if not one.is_fresh:
         return None
-    told = f"is new, and the dispatcher's next round has {one.nexthop} rung{_ahead(one)}"
+    told = f"is new, and the dispatcher's round after its arrival has {one.nexthop} rung{_ahead(one)}"
     return Finding(Blocker.NOT_NOTICED, told, taken_next=True, at=one.now)
 
 

@@ -28,6 +28,9 @@ from mailq.queue.upsert import DIALECTS, insert_into
 DISPATCHER: Final = "dispatcher"
 """The role of whoever runs the rounds."""
 
+LAST_ID: Final = 2**63 - 1
+"""No recipient has a larger id."""
+
 WELL_TO_THE: Final = timedelta(hours=1)
 """When a destination last did well is kept as exactly as this."""
 
@@ -49,9 +52,15 @@ earliest_due = (
 )
 earliest_by_priority = select(each_priority.c.priority, earliest_due.label("due_at"), DatabaseNow().label("now"))
 
+_newcomers = (
+    select(recipient.c.id, recipient.c.nexthop, recipient.c.due_at, recipient.c.priority)
+    .where(IS_FRESH, in_state(State.QUEUED), recipient.c.id > bindparam("after"))
+    .order_by(recipient.c.id)
+    .limit(bindparam("limit"))
+)
 _fresh = (
     select(recipient.c.id)
-    .where(IS_FRESH, in_state(State.QUEUED))
+    .where(IS_FRESH, in_state(State.QUEUED), recipient.c.id <= bindparam("upto"))
     .order_by(recipient.c.id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
@@ -172,10 +181,40 @@ class Noticed:
     urgent: frozenset[str]
 
 
-def notice_new(database: Database, *, limit: int, urgent_priority: int = -1) -> Noticed:
-    """Tell the destinations of at most *limit* fresh recipients; those up to *urgent_priority* are urgent."""
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A fresh recipient as somebody saw it."""
+
+    id: int
+    nexthop: str
+    due_at: datetime
+    priority: int
+
+
+def newcomers(database: Database, *, after: int, limit: int) -> list[Newcomer]:
+    """Return the first *limit* fresh recipients with ids above *after*. They stay fresh: nothing is written."""
+    with database.read() as connection:
+        rows = connection.execute(_newcomers, {"after": after, "limit": limit})
+        return [Newcomer(row.id, row.nexthop, row.due_at, row.priority) for row in rows]
+
+
+def ring_for(database: Database, due: Mapping[str, datetime]) -> None:
+    """Have each nexthop rung at its instant at the latest."""
     with database.write() as connection:
-        rows = connection.execute(_notice, {"limit": limit}).all()
+        ring_no_later(connection, due)
+
+
+def notice_new(database: Database, *, limit: int, urgent_priority: int = -1, upto: int = LAST_ID) -> Noticed:
+    """Tell the destinations of at most *limit* fresh recipients, which are fresh no longer.
+
+    Args:
+        database: The queue.
+        limit: Most recipients.
+        urgent_priority: Those of this priority and before are urgent.
+        upto: Those with ids up to this one.
+    """
+    with database.write() as connection:
+        rows = connection.execute(_notice, {"limit": limit, "upto": upto}).all()
         ring_no_later(connection, earliest_of((row.nexthop, row.due_at) for row in rows))
     return Noticed(len(rows), frozenset(row.nexthop for row in rows if row.priority <= urgent_priority))
 

@@ -68,7 +68,7 @@ class QueueGauges:
         held: Recipients that people, or doubt, hold.
         quarantined: Recipients in quarantine.
         uncertain: Recipients of whose last attempt nobody knows whether it sent the message.
-        fresh: New recipients that no dispatcher has noticed yet; not counted above :data:`FRESH_COUNTED`.
+        fresh: New recipients that no dispatcher has noticed in writing yet; not counted above :data:`FRESH_COUNTED`.
         leases: Not ended.
         leases_expired: Of these, those that ran out and were not swept yet.
         owners: Processes that have leases.

@@ -45,7 +45,7 @@ from mailq.queue.auth_failures import StoredAuthFailures
 from mailq.queue.bodies import StoredBodies
 from mailq.queue.borrowed import BorrowedDatabase, Lender
 from mailq.queue.certainty import CertaintyRules
-from mailq.queue.dispatch import Noticed
+from mailq.queue.dispatch import Newcomer, Noticed
 from mailq.queue.engine import Database, build_engine, is_missing_table
 from mailq.queue.gauges import QueueGauges
 from mailq.queue.history import HistoryEntry, HistoryQuery
@@ -343,9 +343,17 @@ class Store:
         """Have the nexthops of at most *limit* fresh recipients rung; return how many recipients there were."""
         return self.notice(limit=limit).recipients
 
-    def notice(self, *, limit: int, urgent_priority: int = -1) -> Noticed:
-        """Do the same, and tell which nexthops have new mail of *urgent_priority* or before."""
-        return dispatch.notice_new(self._database, limit=limit, urgent_priority=urgent_priority)
+    def notice(self, *, limit: int, urgent_priority: int = -1, upto: int = dispatch.LAST_ID) -> Noticed:
+        """Do the same with ids up to *upto*, and tell which nexthops have new mail of *urgent_priority* or before."""
+        return dispatch.notice_new(self._database, limit=limit, urgent_priority=urgent_priority, upto=upto)
+
+    def newcomers(self, *, after: int, limit: int) -> list[Newcomer]:
+        """Return the first *limit* recipients that nobody has noticed, with ids above *after*; they stay so."""
+        return dispatch.newcomers(self._database, after=after, limit=limit)
+
+    def ring_for(self, due: Mapping[str, datetime]) -> None:
+        """Have each nexthop rung at its instant at the latest."""
+        dispatch.ring_for(self._database, due)
 
     def due_nexthops(self, *, limit: int, ring_timeout: timedelta) -> list[str]:
         """Return nexthops to ring now; they come again after *ring_timeout* unless they are settled."""

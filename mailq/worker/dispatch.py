@@ -15,12 +15,14 @@ from typing import Final
 
 from mailq.errors import InfrastructureError
 from mailq.queue.certainty import CertaintyRules
+from mailq.queue.dispatch import Noticed, earliest_of
 from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
 from mailq.worker.by_hand import nobody
 from mailq.worker.desk import LOOK_AGAIN, Desk, is_own
 from mailq.worker.housekeeping import no_housekeeping
+from mailq.worker.newcomers import SETTLED_SECONDS, Newcomers
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ RING_PATIENCE: Final = timedelta(seconds=5)
 GRACE_SECONDS: Final = 5.0
 """After an outage of the database, living workers get this long to write and renew before leases are swept."""
 _RULES: Final = CertaintyRules()
+_NOBODY: Final = Noticed(0, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Dispatcher:
         settings: Of these, ``ring_timeout`` and ``destination_concurrency_limit``.
         send_reports: Queues the reports about at most so many messages, and returns how many.
         certainty: What becomes of mail that a lost worker was at work on.
+        settled_seconds: What is new for so long after it was first seen is noticed in writing.
         serve_here: Serves nexthops that cannot be rung for, and returns which.
         housekeep: Deletes a little of what is finished and old.
         monotonic: Seconds that never go backwards.
@@ -82,6 +86,7 @@ class Dispatcher:
         settings: Settings,
         send_reports: Callable[[int], int],
         certainty: CertaintyRules = _RULES,
+        settled_seconds: float = SETTLED_SECONDS,
         serve_here: Callable[[Iterable[str]], frozenset[str]] = nobody,
         housekeep: Callable[[], None] = no_housekeeping,
         monotonic: Callable[[], float] = time.monotonic,
@@ -97,6 +102,7 @@ class Dispatcher:
         self._monotonic = monotonic
         self._sweep_from = float("-inf")
         self._not_rung: frozenset[str] = frozenset()
+        self._newcomers = Newcomers(settled_seconds=settled_seconds)
 
     def run_once(self) -> Round:
         """Run one round.
@@ -105,8 +111,7 @@ class Dispatcher:
             DatabaseUnavailableError: The database is down; nothing is lost, the next round does it.
         """
         freed = self._store.sweep(self._certainty) if self._monotonic() >= self._sweep_from else 0
-        new = self._store.notice(limit=NEW_RECIPIENTS, urgent_priority=self._settings.urgent_priority)
-        noticed = new.recipients
+        new, looked_at = self._notice()
         # Before all others, of which there may be more than can be rung for now.
         urgent = self._ringer.ring_all(sorted(new.urgent), again=True, urgent=True) if new.urgent else frozenset()
         self._call_parked()
@@ -114,12 +119,24 @@ class Dispatcher:
         rung = self._ring(wanted - urgent) | urgent
         reports = self._send_reports(REPORTS)
         self._housekeep()
-        busy = noticed >= NEW_RECIPIENTS or crowded or reports >= REPORTS
-        return Round(freed=freed, noticed=noticed, rung=len(rung), reports=reports, busy=busy)
+        busy = looked_at >= NEW_RECIPIENTS or crowded or reports >= REPORTS
+        return Round(freed=freed, noticed=new.recipients, rung=len(rung), reports=reports, busy=busy)
 
     def after_outage(self) -> None:
         """Give living workers a moment to keep what is theirs before leases are swept again."""
         self._sweep_from = self._monotonic() + GRACE_SECONDS
+
+    def _notice(self) -> tuple[Noticed, int]:
+        """Tell destinations of new mail; return what is new, and the most of what was looked at or written to."""
+        last, now = self._settings.urgent_priority, self._monotonic()
+        found = self._store.newcomers(after=self._newcomers.after, limit=NEW_RECIPIENTS)
+        new = self._newcomers.note(found, now)
+        if new:
+            self._store.ring_for(earliest_of((one.nexthop, one.due_at) for one in new))
+        upto = self._newcomers.settled(now)
+        late = self._store.notice(limit=NEW_RECIPIENTS, urgent_priority=last, upto=upto) if upto else _NOBODY
+        urgent = frozenset(one.nexthop for one in new if one.priority <= last)
+        return Noticed(len(new), urgent | late.urgent), max(len(found), late.recipients)
 
     def _due(self) -> tuple[frozenset[str], bool]:
         """Return whom to ring, and whether more may be due; what could not be rung before goes first."""

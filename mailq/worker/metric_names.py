@@ -124,7 +124,8 @@ _ALL: Final = (
     ),
     _queue("mailq_site_oldest_due_seconds", "The same as mailq_queue_oldest_due_seconds, of each of them.", "nexthop"),
     _queue(
-        "mailq_fresh_recipients", "New recipients that no dispatcher has noticed yet; not counted above ten thousand."
+        "mailq_fresh_recipients",
+        "New recipients that no dispatcher has noticed in writing yet; not counted above ten thousand.",
     ),
     _queue("mailq_uncertain_recipients", "Recipients of which nobody knows whether the last attempt sent the message."),
     _queue("mailq_leases", "Leases; each is a task's batch."),

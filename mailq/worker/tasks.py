@@ -37,7 +37,7 @@ def register_tasks(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
     def dispatch() -> None:
         """Run one round of the dispatcher, for those who schedule it with Celery beat."""
-        build_dispatcher(runtime()).run_once()
+        build_dispatcher(runtime(), goes_on=False).run_once()
 
     # Not shared: Celery would give them to every other application of the process, with our runtime.
     app.task(name=DELIVER_TASK, shared=False)(deliver)

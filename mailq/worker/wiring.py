@@ -48,6 +48,7 @@ from mailq.worker.housekeeping import Housekeeper
 from mailq.worker.listener import load_listener
 from mailq.worker.login_files import check_logins, login_files
 from mailq.worker.metrics_page import split_address
+from mailq.worker.newcomers import SETTLED_SECONDS
 from mailq.worker.plugins import load_hooks
 from mailq.worker.pulse import Pulse
 from mailq.worker.runtime import Runtime
@@ -196,8 +197,13 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
     )
 
 
-def build_dispatcher(runtime: Runtime) -> Dispatcher:
-    """Return a dispatcher on *runtime*'s store, desk and ringer."""
+def build_dispatcher(runtime: Runtime, *, goes_on: bool = True) -> Dispatcher:
+    """Return a dispatcher on *runtime*'s store, desk and ringer.
+
+    Args:
+        runtime: Of this process.
+        goes_on: It runs round after round; False: a single one, which can leave nothing to later ones.
+    """
     settings = runtime.settings
     rules = ReportRules.of(settings, nexthop_for=_router(settings))
 
@@ -214,6 +220,7 @@ def build_dispatcher(runtime: Runtime) -> Dispatcher:
         settings=settings,
         send_reports=send_reports,
         certainty=runtime.certainty,
+        settled_seconds=SETTLED_SECONDS if goes_on else 0.0,
         housekeep=_in_turn(
             Housekeeper(runtime.store, settings).run_some,
             *([runtime.security.on_round] if runtime.security is not None else []),

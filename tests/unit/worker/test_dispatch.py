@@ -1,7 +1,7 @@
 """The dispatcher rings who is due and has room, once each, and makes up for rings that failed."""
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,14 +12,16 @@ from mailq.limits.gates import Gate
 from mailq.limits.local_limits import LocalLimits
 from mailq.limits.rules import NO_RULES, RuleBook, Rules
 from mailq.limits.rules_file import read_rules
-from mailq.queue.dispatch import Noticed
+from mailq.queue.dispatch import Newcomer, Noticed
 from mailq.queue.waiting import Parked
 from mailq.settings import Settings
 from mailq.worker.desk import Desk
 from mailq.worker.dispatch import GRACE_SECONDS, NEW_RECIPIENTS, RINGS, Dispatcher, Round
+from mailq.worker.newcomers import SETTLED_SECONDS
 from tests.fakes.clock import FakeClock
 
 MINUTE = timedelta(minutes=1)
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Queue:
@@ -28,6 +30,9 @@ class Queue:
     def __init__(self) -> None:
         self.due: list[str] = []
         self.fresh = 0
+        self.late = 0
+        self.last_id = 0
+        self.told: list[str] = []
         self.urgent: frozenset[str] = frozenset()
         self.urgent_due: frozenset[str] = frozenset()
         self.expired = 0
@@ -59,9 +64,22 @@ class Queue:
         self.asked.append("sweep")
         return self.expired
 
-    def notice(self, *, limit: int, urgent_priority: int) -> Noticed:
-        self.asked.append("notice")
-        return Noticed(min(limit, self.fresh), self.urgent if urgent_priority >= 0 else frozenset())
+    def newcomers(self, *, after: int, limit: int) -> list[Newcomer]:
+        self.asked.append("newcomers")
+        nexthops = [*sorted(self.urgent), *(f"n{number}" for number in range(self.fresh - len(self.urgent)))]
+        priorities = [0] * len(self.urgent) + [5] * self.fresh
+        self.ids = range(self.last_id + 1, self.last_id + 1 + len(nexthops))
+        self.last_id += len(nexthops)
+        found = zip(self.ids, nexthops, priorities, strict=False)
+        return [Newcomer(number, nexthop, EPOCH, priority) for number, nexthop, priority in found][:limit]
+
+    def ring_for(self, due: Mapping[str, datetime]) -> None:
+        self.asked.append("ring_for")
+        self.told += due
+
+    def notice(self, *, limit: int, urgent_priority: int, upto: int) -> Noticed:
+        self.asked.append(f"notice up to {upto}")
+        return Noticed(min(limit, self.late), frozenset())
 
     def due_nexthops(self, *, limit: int, ring_timeout: timedelta) -> list[str]:
         self.asked.append("due_nexthops")
@@ -126,7 +144,20 @@ def test_a_round_frees_notices_rings_and_reports() -> None:
     scene.queue.expired, scene.queue.fresh, scene.queue.due, scene.reports = 4, 3, ["b", "a"], 2
     assert Round(freed=4, noticed=3, rung=2, reports=2, busy=False) == scene.dispatcher.run_once()
     assert ["a", "b"] == scene.bell.rung
-    assert ["sweep", "notice", "due_nexthops"] == scene.queue.asked
+    assert ["sweep", "newcomers", "ring_for", "due_nexthops"] == scene.queue.asked
+    assert ["n0", "n1", "n2"] == scene.queue.told
+
+
+def test_what_is_new_for_long_is_noticed_in_writing() -> None:
+    scene = Scene()
+    scene.queue.fresh = 3
+    scene.dispatcher.run_once()
+    scene.queue.fresh, scene.queue.late = 0, NEW_RECIPIENTS
+    scene.clock.advance(SETTLED_SECONDS - 1)
+    assert not scene.dispatcher.run_once().busy
+    scene.clock.advance(1)
+    assert scene.dispatcher.run_once().busy
+    assert ["notice up to 3"] == [one for one in scene.queue.asked if one.startswith("notice")]
 
 
 def test_urgent_mail_is_rung_for_before_all_others_and_once() -> None:
