@@ -57,13 +57,14 @@ def details_of(ours: Row[Any] | Known, result: RecipientResult, transcripts: Map
     return {
         "recipient_key": recipient_key(ours.address),
         "relay_address": "" if endpoint is None else endpoint.address,
-        "milliseconds": _milliseconds(ours.due_at, result),
+        "milliseconds": milliseconds_of(ours.due_at, result),
         "transcript_id": transcripts.get(_key(result.outcome)),
         "action": action_of(result.outcome),
     }
 
 
-def _milliseconds(due_at: datetime, result: RecipientResult) -> dict[str, int]:
+def milliseconds_of(due_at: datetime, result: RecipientResult) -> dict[str, int]:
+    """Return how long each part took, from when the recipient was due."""
     # Of two clocks, so it may seem that the work began before it was due.
     queued = max(0.0, (result.started_at - due_at).total_seconds())
     facts = _last(result.outcome).facts

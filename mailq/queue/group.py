@@ -14,42 +14,17 @@ Invariants:
 Source: smtp-delivery D-04, D-09, D-11
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Final
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql
 
 from mailq.errors import LeaseLostError
+from mailq.queue import one_record
 from mailq.queue.engine import Database
 from mailq.queue.leases import begin, end_finished
-from mailq.queue.messages import Entry, RecipientResult
+from mailq.queue.messages import AtWork, Entry, RecipientResult
 from mailq.queue.record import at_work_row, begin_statement, plain_row, record, record_in, write_plain
-from mailq.queue.tables import attempt
 from mailq.status import Delivered
-
-_COLUMNS: Final = [column for column in attempt.c if column is not attempt.c.id]
-_NAMES: Final = ", ".join(column.name for column in _COLUMNS)
-_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has not typed it
-_TYPES: Final = ", ".join(
-    f"{column.name} {column.type.compile(_DIALECT).partition(' COLLATE')[0]}" for column in _COLUMNS
-)
-# One parameter, so that it is one prepared statement however many rows there are.
-_WRITE_PLAIN: Final = f"""
-WITH given AS (SELECT * FROM json_to_recordset(%(given)s::json) AS given ({_TYPES})),
-done AS (
-    UPDATE mailq_recipient AS recipient
-    SET state = 'sent', lease_id = NULL, finished_at = statement_timestamp(), notice = '', uncertain_at = NULL,
-        last_status = given.status, last_reason = given.reason, last_relay = given.relay,
-        last_attempt_at = given.finished_at
-    FROM given
-    WHERE recipient.id = given.recipient_id AND recipient.lease_id = given.lease_id AND recipient.state = 'leased'
-    RETURNING given.*
-)
-INSERT INTO mailq_attempt ({_NAMES}) SELECT {_NAMES} FROM done
-"""  # noqa: S608 - of the table's own columns
 
 
 def record_group(database: Database, entries: Sequence[Entry]) -> list[LeaseLostError | None]:
@@ -60,8 +35,7 @@ def record_group(database: Database, entries: Sequence[Entry]) -> list[LeaseLost
     """
     if len(entries) > 1 or (entries and all(map(is_plain, entries[0].results))):
         try:
-            with database.write() as connection:
-                _write(connection, entries)
+            _record_together(database, entries)
         except LeaseLostError:
             # Also where all of it was written before, and only the answer was lost.
             pass
@@ -85,24 +59,39 @@ def _record_alone(database: Database, entry: Entry) -> LeaseLostError | None:
     return None
 
 
-def _write(connection: Connection, entries: Sequence[Entry]) -> None:
+def _record_together(database: Database, entries: Sequence[Entry]) -> None:
     # Of several entries of one lease the last one tells what comes next.
     begun = {entry.lease_id: entry.at_work for entry in entries if entry.at_work is not None}
-    if begun:
-        connection.execute(begin_statement, [at_work_row(lease_id, begun[lease_id]) for lease_id in sorted(begun)])
-    plain = [one for entry in entries for one in entry.results if is_plain(one)]
-    if plain:
-        _write_plain(connection, sorted(plain, key=lambda one: one.recipient_id))
+    ended = {entry.lease_id for entry in entries if entry.ends}
+    plain: list[RecipientResult] = []
     others: dict[int, list[RecipientResult]] = {}
     for entry in entries:
         for one in entry.results:
-            if not is_plain(one):
+            if is_plain(one):
+                plain.append(one)
+            else:
                 others.setdefault(entry.lease_id, []).append(one)
-    for lease_id in sorted(others):
-        record_in(connection, lease_id, others[lease_id])
-    ended = [entry.lease_id for entry in entries if entry.ends]
-    if ended:
-        end_finished(connection, ended)
+    plain.sort(key=lambda one: one.recipient_id)
+    if database.dialect == one_record.DIALECT and not others:
+        with database.write_at_once() as connection:
+            one_record.write_at_once(connection, plain, begun=begun, ended=ended)
+        return
+    with database.write() as connection:
+        _write_plain(connection, plain, begun)
+        for lease_id in sorted(others):
+            record_in(connection, lease_id, others[lease_id])
+        if ended:
+            end_finished(connection, ended)
+
+
+def _write_plain(connection: Connection, results: Sequence[RecipientResult], begun: Mapping[int, AtWork]) -> None:
+    if connection.dialect.name == one_record.DIALECT:
+        one_record.write_at_once(connection, results, begun=begun)
+        return
+    if begun:
+        connection.execute(begin_statement, [at_work_row(lease_id, begun[lease_id]) for lease_id in sorted(begun)])
+    if results:
+        write_plain(connection, [plain_row(one) for one in results])
 
 
 def is_plain(result: RecipientResult) -> bool:
@@ -111,14 +100,3 @@ def is_plain(result: RecipientResult) -> bool:
     return (
         result.known is not None and isinstance(outcome, Delivered) and not (outcome.facts and outcome.facts.transcript)
     )
-
-
-def _write_plain(connection: Connection, results: Iterable[RecipientResult]) -> None:
-    rows = [plain_row(one) for one in results]
-    if connection.dialect.name != "postgresql":
-        write_plain(connection, rows)
-        return
-    given = json.dumps(rows, default=datetime.isoformat, ensure_ascii=False)
-    written = connection.exec_driver_sql(_WRITE_PLAIN, {"given": given}).rowcount
-    if written != len(rows):
-        raise LeaseLostError(f"{written} of {len(rows)} recipients could be written")

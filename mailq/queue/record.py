@@ -18,7 +18,7 @@ Source: smtp-delivery D-04, D-09, D-11, T-07, T-36
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,10 +34,11 @@ from mailq.queue.messages import AtWork, Known, RecipientResult
 from mailq.queue.requests import Unreadable
 from mailq.queue.sqltypes import DatabaseNow, UtcDateTime
 from mailq.queue.states import Event, sources, target
+from mailq.queue.stories import story_of
 from mailq.queue.successes import told_of_success
 from mailq.queue.tables import attempt, delay, in_state, lease, recipient, stored
 from mailq.queue.upsert import DIALECTS, insert_into
-from mailq.status import Deferred, Delivered, Endpoint, EnhancedStatus, Failure, Scope, SessionFacts, Severity, Stage
+from mailq.status import Deferred, EnhancedStatus, Failure, Scope, Severity, Stage
 
 _UNREADABLE = Failure(
     status=EnhancedStatus(Severity.TRANSIENT, 3, 0),
@@ -301,7 +302,7 @@ def _write_states(
 
 
 def _state_row(result: RecipientResult, lease_id: int, ours: Row[Any], now: datetime) -> dict[str, Any]:
-    story = _story(result)
+    story = story_of(result.outcome)
     fault = fault_of(result.outcome)
     row = {
         "recipient": result.recipient_id,
@@ -346,48 +347,5 @@ def _attempt_row(ours: Row[Any] | Known, result: RecipientResult) -> dict[str, A
         "finished_at": result.finished_at,
         "outcome": outcome_word(result),
         "owner": ours.owner,
-        **_story(result),
+        **story_of(result.outcome),
     }
-
-
-def _story(result: RecipientResult) -> dict[str, Any]:
-    """Return who was spoken to and what was said."""
-    outcome = result.outcome
-    if isinstance(outcome, Delivered):
-        return {
-            "status": str(outcome.reply.status),
-            "reason": outcome.reply.text,
-            "relay": str(outcome.endpoint),
-            "relay_host": outcome.endpoint.host,
-            "reply_code": outcome.reply.code,
-            "reply_text": "\n".join(outcome.reply.lines),
-            "stage": Stage.END_OF_DATA.name.lower(),
-            "earlier": [_earlier(each) for each in outcome.earlier],
-            "tls": _tls(outcome.facts),
-        }
-    failure = outcome.failure
-    return {
-        "status": str(failure.status),
-        "reason": failure.reason,
-        "relay": _name(failure.relay),
-        "relay_host": "" if failure.relay is None else failure.relay.host,
-        "reply_code": None if failure.reply is None else failure.reply.code,
-        "reply_text": "" if failure.reply is None else "\n".join(failure.reply.lines),
-        "stage": failure.stage.name.lower(),
-        "earlier": [_earlier(each) for each in outcome.earlier],
-        "tls": _tls(failure.facts),
-    }
-
-
-def _tls(facts: SessionFacts | None) -> dict[str, Any] | None:
-    if facts is None or facts.tls is None:
-        return None
-    return {**asdict(facts.tls), "level": facts.tls.level.value}
-
-
-def _earlier(failure: Failure) -> dict[str, str]:
-    return {"relay": _name(failure.endpoint), "status": str(failure.status), "reason": failure.reason}
-
-
-def _name(endpoint: Endpoint | None) -> str:
-    return "" if endpoint is None else str(endpoint)

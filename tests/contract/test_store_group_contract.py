@@ -3,11 +3,26 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from sqlalchemy import select
+
 from mailq.errors import LeaseLostError
 from mailq.queue.messages import AtWork, Entry, Known, Lease, RecipientResult
 from mailq.queue.store import Store
+from mailq.queue.tables import attempt
+from mailq.security import TlsLevel, TlsResult
 from mailq.status import Delivered, Endpoint, RecipientId, Reply, SessionFacts
-from tests.fakes.queue_values import EXPIRED, FINISHED, STARTED, a_message, deferred, recipients_of, sent, take, words
+from tests.fakes.queue_values import (
+    EXPIRED,
+    FINISHED,
+    STARTED,
+    a_message,
+    deferred,
+    recipients_of,
+    sent,
+    take,
+    transient,
+    words,
+)
 
 HOUR = timedelta(hours=1)
 GREEK = Delivered(
@@ -59,6 +74,53 @@ def test_what_is_known_is_written_as_what_is_read(store: Store) -> None:
         attempt.finished_at,
         attempt.reason,
     )
+
+
+def test_outcomes_of_several_sessions_keep_their_own_stories(store: Store) -> None:
+    """Source: smtp-delivery D-07 to D-10."""
+    plain = Delivered(Endpoint("mx.far.test", "127.0.0.9", 25), Reply(250, ("250 2.0.0 queued as 1",)))
+    tls = SessionFacts(tls=TlsResult(level=TlsLevel.MAY, source="DANE", protocol="TLSv1.3"), seconds={"dns": 0.5})
+    outcomes = [
+        plain,
+        replace(plain, reply=Reply(250, ("250 2.0.0 queued as 2",))),
+        replace(plain, reply=Reply(250, ("250 2.6.0 queued as 3",))),
+        replace(plain, reply=Reply(250, ("250",))),
+        replace(plain, reply=Reply(252, ("252-well", "252 2.0.0 perhaps"))),
+        replace(plain, endpoint=Endpoint("/run/lmtp", "/run/lmtp", None), final=True),
+        replace(plain, earlier=(transient(),)),
+        replace(plain, facts=tls),
+        replace(plain, facts=replace(tls, tls=None)),
+    ]
+    ids = store.insert([a_message("a@far.test") for _ in range(2 * len(outcomes))])
+    lease = take(store)
+    ours = recipients_of(lease)
+    known_ones = tuple(known(lease, one, outcome) for one, outcome in zip(ours[::2], outcomes, strict=True))
+    assert [None] == store.record_group([Entry(lease.id, known_ones)])
+    for one, outcome in zip(ours[1::2], outcomes, strict=True):
+        store.record(lease.id, [replace(known(lease, one, outcome), known=None)])
+    own = {"id", "recipient_id", "message_id"}
+    columns = [column for column in attempt.c if column.name not in own]
+    with store.engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(select(*columns).order_by(attempt.c.recipient_id))]
+    assert rows[1::2] == rows[::2]
+    assert len(outcomes) == len({str(row) for row in rows})
+    shown = [store.show(queue_id).recipients[0] for queue_id in ids]
+    for first, second in zip(shown[::2], shown[1::2], strict=True):
+        own_fields = {"id": 0, "queue_id": "", "arrived_at": STARTED, "finished_at": FINISHED}
+        assert replace(second, **own_fields) == replace(first, **own_fields)
+
+
+def test_a_lease_that_was_to_go_on_in_the_same_group_ends_all_the_same(store: Store) -> None:
+    ids = store.insert([a_message("a@far.test"), a_message("b@far.test")])
+    lease = take(store)
+    one, two = recipients_of(lease)
+    entries = [
+        Entry(lease.id, (known(lease, one),), AtWork(ids[1])),
+        Entry(lease.id, (known(lease, two),), ends=True),
+    ]
+    assert [None, None] == store.record_group(entries)
+    assert set() == store.renew([lease.id], lease_time=HOUR)
+    assert ["sent", "sent"] == words(store, ids)
 
 
 def test_other_outcomes_go_with_them(store: Store) -> None:
