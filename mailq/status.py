@@ -87,6 +87,12 @@ class Reply:
         return 200 <= self.code <= 299  # noqa: PLR2004 - RFC 5321 §4.2.1
 
     @property
+    def is_protocol_error(self) -> bool:
+        """Whether it shows that client and server do not understand each other. Source: smtp-delivery T-30."""
+        code = self.code
+        return code < 400 or code > 599 or code == 555 or 500 <= code <= 509  # noqa: PLR2004 - RFC 5321 §4.2.2
+
+    @property
     def status(self) -> EnhancedStatus:
         """The reply's enhanced status.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from mailq.delivery.classify import not_connected, path_too_long, source_address_unusable
+from mailq.delivery.following import goes_the_same_way
 from mailq.delivery.handshake import Introduction, introduce
 from mailq.delivery.logins import Login, kept_apart_by
 from mailq.delivery.plan import ConnectPlan
@@ -19,7 +20,7 @@ from mailq.delivery.session import Session, SessionKey
 from mailq.delivery.session_cache import SessionCache
 from mailq.delivery.site import Site
 from mailq.delivery.stopwatch import timed
-from mailq.delivery.transfer import transfer
+from mailq.delivery.transfer import begin_behind, transfer
 from mailq.envelope import CacheRule, DeliveryRequest, Protocol
 from mailq.errors import ConnectFailedError, SocketPathTooLongError, SourceAddressError
 from mailq.routing.destination import Destination, parse_destination
@@ -129,7 +130,17 @@ class Caller:
         return plan
 
     def kept_sessions(self, plan: ConnectPlan) -> Iterator[Session]:
-        """Yield kept sessions: one by destination, then those of the best servers. Source: R-41, R-42."""
+        """Yield kept sessions: one by destination, then those of the best servers. Source: R-41, R-42.
+
+        Before them comes the one on which the request's commands are ahead.
+        """
+        session = self._sessions.take_reserved(self._request)
+        if session is not None:
+            if self._rule.load and plan.waiting and self._book.still_holds(session) and self._may_serve(session):
+                yield session
+                self._count_use(session, plan)
+            else:
+                session.close()
         if not self._rule.load:
             return
         if self._label and plan.waiting:
@@ -197,10 +208,18 @@ class Caller:
             recipients = tuple(r for r in recipients if r.id in waiting)
         retry = session.encrypted and self._may_fall_back(session.endpoint, session.policy)
         session.seconds = self._waited | session.seconds
+        follows = session.following is not None
         began = ports.clock.monotonic()
         try:
             ports.fence()
-            report = transfer(session, request, recipients, ports=ports, may_retry_plaintext=retry)
+            report = transfer(
+                session,
+                request,
+                recipients,
+                ports=ports,
+                may_retry_plaintext=retry,
+                follow=partial(self._follow, session),
+            )
         except BaseException:
             # No socket is left behind, and no final dot sent, when our own side fails.
             session.close()
@@ -209,6 +228,8 @@ class Caller:
         if report.stale:
             session.stale = True
             session.close()
+            if follows and not session.in_step:
+                self._sessions.avoid_following(session.endpoint.address)
             return report
         if session.reused:
             self._reused.add(session.endpoint.address)
@@ -238,12 +259,28 @@ class Caller:
         if label and not site_failure:
             # The first session that the site was not to blame for is the one this destination leads to.
             self._label = ""
-        if keep and not site_failure:
+        if keep and not site_failure and session.following is not None:
+            self._parting = partial(self._sessions.reserve, session, session.following.request)
+        elif keep and not site_failure:
             key = self._destination_key(label) if label else None
             self._parting = partial(self._sessions.keep, session, key)
         else:
             self._parting = session.quit
         return report
+
+    def _follow(self, session: Session) -> bytes:
+        """Begin the next request's transaction where it may be; return its commands. Source: RFC 2920 §3.1."""
+        # The session must be one that the next request would find by this destination.
+        if not (self._label and self._rule.load and self._rule.store and session.keepable):
+            return b""
+        if not (session.extensions.offers("PIPELINING") and self._sessions.may_follow(session.endpoint.address)):
+            return b""
+        following = self._ports.following()
+        by_sender = self._settings.sender_dependent_authentication
+        if following is None or not goes_the_same_way(self._request, following, by_sender=by_sender):
+            return b""
+        session.following = begin_behind(session, following, self._ports)
+        return b"" if session.following is None else session.following.said.data
 
     def _connect(self, endpoint: Endpoint) -> Connection | Failure:
         try:

@@ -51,8 +51,7 @@ def is_protocol_error(reply: Reply) -> bool:
 
     The session is then not kept. Source: smtp-delivery T-30.
     """
-    code = reply.code
-    return code < 400 or code > 599 or code == 555 or 500 <= code <= 509  # noqa: PLR2004 - RFC 5321 §4.2.2
+    return reply.is_protocol_error
 
 
 def _from_reply(reply: Reply, reason: str, *, stage: Stage, scope: Scope, endpoint: Endpoint) -> Failure:

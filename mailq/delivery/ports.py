@@ -12,6 +12,7 @@ from random import Random
 from typing import BinaryIO, Protocol
 
 from mailq.delivery.hooks import NO_HOOKS, Hooks
+from mailq.envelope import DeliveryRequest
 from mailq.routing.route import Resolver
 from mailq.security import TlsPolicy, TlsResult
 from mailq.smtp.credentials import AccessToken, Credentials, TokenRequest
@@ -95,6 +96,10 @@ Fence = Callable[[], None]
 
 def no_fence() -> None:
     """Let everything pass."""
+
+
+def nobody_follows() -> None:
+    """Name no request."""
 
 
 class MessageBodies(Protocol):
@@ -231,6 +236,10 @@ class Ports:
         tokens: None: nobody logs in by access token.
         auth_failures: None: refusals are not remembered.
         gate: None: nobody counts connections.
+        following: Asked just before the end of a content is sent, and after the fence: the request that is delivered
+            next, by this thread and with this very object, if its commands may be sent now, which means that its
+            lease names it and that no limit keeps it; None: nothing may be. It need not be delivered after all, nor
+            does it follow on every session: see :mod:`mailq.delivery.following`.
     """
 
     clock: Clock
@@ -247,3 +256,4 @@ class Ports:
     tokens: Tokens | None = None
     auth_failures: AuthFailures | None = None
     gate: Gatekeeper | None = None
+    following: Callable[[], DeliveryRequest | None] = nobody_follows

@@ -13,6 +13,7 @@ Source: smtp-delivery R-01 to R-06, R-46, S-06, S-50 to S-61.
 import itertools
 from collections.abc import Hashable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from mailq.delivery.hooks import NO_HOOKS, Hooks
 from mailq.delivery.pace import Pace, patience_of
@@ -33,6 +34,9 @@ from mailq.smtp.extensions import NONE
 from mailq.smtp.replies import ReplyReader
 from mailq.status import Endpoint, Reply, Stage
 from mailq.tls.server import Server
+
+if TYPE_CHECKING:
+    from mailq.delivery.following import Following
 
 SessionKey = tuple[Hashable, ...]
 """What sessions are kept apart by."""
@@ -63,6 +67,8 @@ class Session:
         owes_proof: It was kept, and has not answered since: RSET goes before anything else.
         stale: It was kept for too long, and is of no use.
         patience: How long the server may take for the replies of a transaction.
+        following: A transaction whose commands have been said and whose replies nobody has heard; None: there is none.
+        in_step: False where what it said to such commands made no sense.
     """
 
     def __init__(
@@ -90,6 +96,8 @@ class Session:
         self.stages: dict[Stage, float] = {}
         self.number = next(_numbers)
         self.owes_proof = self.stale = False
+        self.following: Following | None = None
+        self.in_step = True
         self.settings = settings
         self.extensions = NONE
         self.stage = Stage.GREETING
@@ -126,7 +134,7 @@ class Session:
             self.broken
             or self._spoiled
             or self.garbled
-            or self._reader.pending
+            or (self._reader.pending and self.following is None)
             or self._clock.monotonic() >= self._expires_at
             or (limit > 0 and self._reuses >= limit)
             or 0 < most <= self._reuses + 1
@@ -252,6 +260,8 @@ class Session:
     def take_again(self) -> bool:
         """Count a reuse; False where the kept session is seen to be of no use. Otherwise it owes a proof."""
         self._reuses += 1
+        if self.following is not None:
+            return True
         # Something like "421 idle too long", or a reply too many: it would be taken for the answer to RSET.
         self.owes_proof = not self.has_unheard()
         return self.owes_proof
@@ -266,8 +276,11 @@ class Session:
         return not self.owes_proof
 
     def quit(self) -> None:
-        """End the session: QUIT where the stream allows it, without waiting for the answer by default."""
-        if not self.broken and not self._closed:
+        """End the session: QUIT where the stream allows it, without waiting for the answer by default.
+
+        A server that may be waiting for content would take it for that.
+        """
+        if not self.broken and not self._closed and self.following is None:
             try:
                 self.say(commands.QUIT, Stage.QUIT, self.settings.quit_timeout)
                 if not self.settings.skip_quit_response:

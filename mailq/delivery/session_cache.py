@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from mailq.delivery.ports import Clock, Gatekeeper, Passage
 from mailq.delivery.session import Session, SessionKey
+from mailq.envelope import DeliveryRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ def _claim_on(session: Session, gate: Gatekeeper | None) -> int:
     return 1 if gate is None or session.passage is None else gate.claim_on(session.passage)
 
 
+# Servers that cannot be sent commands behind the end of a content are few.
+_MOST_AVOIDED: Final = 1000
+
+
 class SessionCache:
     """The idle sessions of one process; safe to use from many threads."""
 
@@ -43,6 +49,9 @@ class SessionCache:
         self._lock = threading.Lock()
         self._by_endpoint: dict[SessionKey, deque[_Kept]] = {}
         self._bindings: dict[SessionKey, deque[_Binding]] = {}
+        # By the identity of the request that is next there, which the session keeps alive.
+        self._reserved: dict[int, _Kept] = {}
+        self._avoided: set[str] = set()
         self._closed = False
         # Nothing kept ends before this; whoever takes a session need not look at all the others each time.
         self._next_end = float("inf")
@@ -50,7 +59,7 @@ class SessionCache:
     def __len__(self) -> int:
         """Count the sessions kept."""
         with self._lock:
-            return sum(len(kept) for kept in self._by_endpoint.values())
+            return len(self._reserved) + sum(len(kept) for kept in self._by_endpoint.values())
 
     def keep(self, session: Session, destination_key: SessionKey | None) -> None:
         """Keep *session* under its own key; with a destination key it can be found by that too."""
@@ -63,6 +72,34 @@ class SessionCache:
                     self._bind(destination_key, _Binding(session.key, idle_until))
                 return
         session.close()
+
+    def reserve(self, session: Session, request: DeliveryRequest) -> None:
+        """Keep *session*, on which the commands of *request* are ahead, for nobody else."""
+        idle_until = self._clock.monotonic() + self._idle_seconds
+        with self._lock:
+            if not self._closed:
+                self._next_end = min(self._next_end, idle_until)
+                self._reserved[id(request)] = _Kept(session, idle_until)
+                return
+        session.close()
+
+    def take_reserved(self, request: DeliveryRequest) -> Session | None:
+        """Take the session on which the commands of *request* are ahead; None where there is none."""
+        self.close_idle()
+        with self._lock:
+            kept = self._reserved.pop(id(request), None)
+        return None if kept is None else kept.session
+
+    def avoid_following(self, address: str) -> None:
+        """Note that a server did not understand commands behind the end of a content."""
+        with self._lock:
+            if len(self._avoided) >= _MOST_AVOIDED:
+                self._avoided.clear()
+            self._avoided.add(address)
+
+    def may_follow(self, address: str) -> bool:
+        """Whether such commands may be sent to a server."""
+        return address not in self._avoided
 
     def take_by_endpoint(self, endpoint_key: SessionKey, gate: Gatekeeper | None = None) -> Session | None:
         """Take the oldest session with this endpoint that *gate* lets us use; None when none is kept."""
@@ -140,7 +177,8 @@ class SessionCache:
 
     def _remove_older(self, now: float) -> list[Session]:
         # Entries are in the order of their ends, so only what is removed is looked at.
-        stale: list[Session] = []
+        stale = [kept.session for kept in self._reserved.values() if kept.idle_until <= now]
+        self._reserved = {key: kept for key, kept in self._reserved.items() if kept.idle_until > now}
         for key, kept in list(self._by_endpoint.items()):
             while kept and kept[0].idle_until <= now:
                 stale.append(kept.popleft().session)
@@ -153,5 +191,6 @@ class SessionCache:
                 del self._bindings[key]
         ends = [kept[0].idle_until for kept in self._by_endpoint.values()]
         ends += [bindings[0].idle_until for bindings in self._bindings.values()]
+        ends += [kept.idle_until for kept in self._reserved.values()]
         self._next_end = min(ends, default=float("inf"))
         return stale

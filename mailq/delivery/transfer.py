@@ -11,7 +11,7 @@ a refusal that comes early counts as the answer to the message, as in Postfix.
 Source: smtp-delivery X-01, X-10 to X-70, S-40, S-54 to S-61, T-20 to T-39.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from mailq.delivery.classify import (
@@ -22,13 +22,14 @@ from mailq.delivery.classify import (
     stream_failure,
     too_large,
 )
+from mailq.delivery.course import Course, Follow, nothing_follows
+from mailq.delivery.following import Following
 from mailq.delivery.outgoing import Outgoing, prepare
-from mailq.delivery.pace import Pace
-from mailq.delivery.ports import Fence, Ports
+from mailq.delivery.ports import Ports
 from mailq.delivery.report import SessionReport
 from mailq.delivery.session import STREAM_ERRORS, Session
 from mailq.envelope import DeliveryRequest, Protocol, Recipient
-from mailq.errors import ConnectionLostError, EarlyReplyError, HookFailedError, MailqError
+from mailq.errors import ConnectionTimeoutError, HookFailedError, MailqError
 from mailq.smtp import commands
 from mailq.smtp.dialogue import Send, Transaction
 from mailq.status import Delivered, Failure, RecipientId, Scope, Stage
@@ -43,19 +44,32 @@ def transfer(
     *,
     ports: Ports,
     may_retry_plaintext: bool,
+    follow: Follow = nothing_follows,
 ) -> SessionReport:
-    """Offer *request* to the session's server for *recipients*.
+    """Offer *request* to the session's server for *recipients*, or go on with what was said of it already.
+
+    Args:
+        session: It is ready.
+        request: What is to be sent.
+        recipients: Who of its recipients still needs a server.
+        ports: The world.
+        may_retry_plaintext: Where TLS breaks, this server is asked once more without.
+        follow: Asked for the next message's commands just before the end of the content is sent.
 
     Returns:
         A verdict for every recipient, or a failure for those without one; or that the session was stale.
     """
-    unfit = _unfit(session, request, recipients)
-    if unfit is not None:
-        return unfit if not session.owes_proof or session.prove() else STALE
-    outgoing = prepare(session, request, ports)
-    if isinstance(outgoing, Failure):
-        return SessionReport(failure=outgoing, transacted=True)
-    transaction = _transaction(session, outgoing, recipients)
+    begun, session.following = session.following, None
+    if begun is None:
+        unfit = _unfit(session, request, recipients)
+        if unfit is not None:
+            return unfit if not session.owes_proof or session.prove() else STALE
+        outgoing = prepare(session, request, ports)
+        if isinstance(outgoing, Failure):
+            return SessionReport(failure=outgoing, transacted=True)
+        transaction, said = _transaction(session, outgoing, recipients), None
+    else:
+        outgoing, transaction, said = begun.outgoing, begun.transaction, begun.said
     with ports.bodies.open(request.queue_id) as content:
         try:
             blocks = outgoing.blocks(
@@ -67,7 +81,7 @@ def transfer(
         except HookFailedError as error:
             return SessionReport(failure=hook_failed(error, session.endpoint), transacted=True)
         try:
-            _carry_out(session, transaction, blocks, fence=ports.fence)
+            Course(session, transaction, fence=ports.fence, follow=follow).carry_out(blocks, said)
         except STREAM_ERRORS as error:
             report = _broken_off(session, transaction, error, may_retry_plaintext=may_retry_plaintext)
             return report.once_and_for_all() if request.doubt_settles and session.stage is Stage.END_OF_DATA else report
@@ -77,6 +91,7 @@ def transfer(
 def _carried_out(session: Session, transaction: Transaction) -> SessionReport:
     """What a transaction told that came to its end."""
     if transaction.stale:
+        session.in_step = False
         return STALE
     if not transaction.clean:
         session.spoil()
@@ -92,7 +107,8 @@ def _broken_off(
     session: Session, transaction: Transaction, error: MailqError, *, may_retry_plaintext: bool
 ) -> SessionReport:
     """What a conversation that broke off told: whom the server had answered for keeps that answer. Source: T-39."""
-    if session.stage is Stage.RSET_PROBE:
+    if not transaction.proven:
+        session.in_step = not isinstance(error, ConnectionTimeoutError)
         return STALE
     verdicts, failure, retry = _verdicts(session, transaction), _rejection(session, transaction), False
     if failure is None:
@@ -115,7 +131,28 @@ def _unfit(session: Session, request: DeliveryRequest, recipients: Sequence[Reci
     return None
 
 
-def _transaction(session: Session, outgoing: Outgoing, recipients: Sequence[Recipient]) -> Transaction:
+def begin_behind(session: Session, request: DeliveryRequest, ports: Ports) -> Following | None:
+    """Return *request* as it follows the transaction that ends on *session*; None where it cannot.
+
+    What speaks against it shows when its own turn comes.
+    """
+    if request.smtputf8 and not session.extensions.offers("SMTPUTF8"):
+        return None
+    if _unfit(session, request, request.recipients) is not None:
+        return None
+    outgoing = prepare(session, request, ports)
+    if isinstance(outgoing, Failure) or outgoing.planned_conversion:
+        return None
+    transaction = _transaction(session, outgoing, request.recipients, follows=True)
+    said = transaction.next_step()
+    if not isinstance(said, Send) or said.expects[-1] is not Stage.DATA:
+        return None
+    return Following(request, outgoing, transaction, said)
+
+
+def _transaction(
+    session: Session, outgoing: Outgoing, recipients: Sequence[Recipient], *, follows: bool = False
+) -> Transaction:
     extensions, request = session.extensions, outgoing.request
     return Transaction(
         mail=commands.mail_from(
@@ -129,6 +166,7 @@ def _transaction(session: Session, outgoing: Outgoing, recipients: Sequence[Reci
         lmtp=request.protocol is Protocol.LMTP,
         chunking=_in_chunk(session, outgoing),
         probe=session.owes_proof,
+        follows=follows,
     )
 
 
@@ -136,84 +174,6 @@ def _in_chunk(session: Session, outgoing: Outgoing) -> bool:
     """Whether the content goes by BDAT: where that saves the wait for the go-ahead to DATA. Source: RFC 3030."""
     offers = session.extensions.offers
     return offers("CHUNKING") and not offers("PIPELINING") and outgoing.fits_one_chunk
-
-
-def _carry_out(session: Session, transaction: Transaction, blocks: Iterator[bytes], *, fence: Fence) -> None:
-    """Do what the transaction asks for until it asks for nothing more.
-
-    Raises:
-        LeaseLostError: By *fence*, before the last of the content: the server has not got it.
-    """
-    patience = session.patience
-    while (step := transaction.next_step()) is not None:
-        if isinstance(step, Send):
-            first = step.expects[0]
-            session.say(step.data, first, patience[first])
-            for stage in step.expects:
-                transaction.receive(session.hear(stage, patience[stage]))
-                if transaction.stale:
-                    return
-            session.owes_proof = False
-        elif _send_content(session, _chunk(blocks) if step.in_chunk else _with_dot(blocks), fence):
-            transaction.content_written()
-            for _ in range(step.expects):
-                transaction.receive(session.hear(Stage.END_OF_DATA, patience[Stage.END_OF_DATA]))
-        else:
-            transaction.content_failed()
-            _hear_parting_words(session, transaction)
-            return
-
-
-def _chunk(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    content = b"".join(blocks)
-    yield commands.bdat_last(len(content)) + content
-
-
-def _with_dot(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the content, the final dot in one write with the last of it."""
-    waiting = b""
-    for block in blocks:
-        if waiting:
-            yield waiting
-        waiting = block
-    yield waiting + commands.END_OF_DATA
-
-
-def _send_content(session: Session, writes: Iterator[bytes], fence: Fence) -> bool:
-    """Send the content to its end; False when the server went away, or spoke, before the last write."""
-    settings = session.settings
-    pace = Pace(limit_seconds=settings.data_xfer_timeout.total_seconds(), bytes_per_second=settings.min_data_rate)
-    session.stage = Stage.BODY
-    try:
-        waiting = next(writes)
-        for following in writes:
-            session.say_content(waiting, pace)
-            waiting = following
-        if session.has_unheard():
-            # Behind the end of the content it would be taken for the answer to it.
-            return False
-        fence()
-        session.say_content(waiting, pace)
-    except ConnectionLostError:
-        return False
-    return True
-
-
-def _hear_parting_words(session: Session, transaction: Transaction) -> None:
-    """Take a refusal that the server did not wait with for its answer to the message. Source: X-66.
-
-    Raises:
-        ConnectionLostError: It left without a word, or not all recipients are answered for.
-        EarlyReplyError: It accepted what it had not got.
-    """
-    reply = session.hear(Stage.BODY, session.settings.data_xfer_timeout)
-    # The server waits for content: whatever was written now would be part of the message.
-    session.broken = True
-    if reply.code < 400:  # noqa: PLR2004 - RFC 5321 §4.2.1
-        raise EarlyReplyError
-    transaction.receive(reply)
-    if transaction.undecided and transaction.rejected is None:
-        raise ConnectionLostError
 
 
 def _verdicts(session: Session, transaction: Transaction) -> dict[RecipientId, Delivered | Failure]:

@@ -89,6 +89,8 @@ class Transaction:
             BDAT, which needs no go-ahead, saves the round trip of DATA. Source: RFC 3030.
         probe: The session was kept: RSET goes first, in the same write as MAIL where that can be, and shows whether
             the session is still of use. Source: smtp-delivery R-46.
+        follows: The commands go out behind the end of the transaction before, see :attr:`proven`. Source: RFC 2920
+            §3.1.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Transaction:
         lmtp: bool = False,
         chunking: bool = False,
         probe: bool = False,
+        follows: bool = False,
     ) -> None:
         if not recipients:
             raise ValueError("a transaction needs a recipient")
@@ -122,6 +125,8 @@ class Transaction:
         self._content_sent = False
         self._content_failed = False
         self._stale = False
+        self._follows = follows
+        self._proven = not (probe or follows)
 
     @property
     def stage(self) -> Stage:
@@ -153,6 +158,16 @@ class Transaction:
     def stale(self) -> bool:
         """Whether a kept session turned out to be of no use any more; nothing else that the server says counts."""
         return self._stale
+
+    @property
+    def proven(self) -> bool:
+        """Whether the server is known to answer, and to answer this transaction: else nothing that it says counts.
+
+        A kept session is proven by its answer to RSET. Where the transaction follows another, a reply too many, or
+        one too few, to that one would be taken for the next: what shows that there is none is a reply that only its
+        own command can have, which is the go-ahead to DATA, or a good one to the RSET behind a refusal.
+        """
+        return self._proven
 
     @property
     def content_sent(self) -> bool:
@@ -191,13 +206,15 @@ class Transaction:
         if stage is Stage.RCPT:
             self._rcpt_reply(recipient, reply)
         elif stage is Stage.RSET_PROBE:
-            self._stale = not reply.positive
+            self._prove(proven=reply.positive)
         elif stage is Stage.MAIL:
             self._mail_reply(reply)
         elif stage is Stage.DATA:
             self._data_reply(reply)
-        elif stage is not Stage.RSET:  # on the reply to which nothing depends. Source: smtp-delivery X-41
+        elif stage is not Stage.RSET:
             self._content_reply(recipient, reply)
+        elif not self._proven:  # Else nothing depends on it. Source: smtp-delivery X-41
+            self._prove(proven=reply.positive)
 
     def content_written(self) -> None:
         """Note that the content and the final dot are on their way."""
@@ -258,8 +275,13 @@ class Transaction:
         """Return whom each reply to the content is about; None for all."""
         return self._accepted if self.lmtp else _ALL
 
+    def _prove(self, *, proven: bool) -> None:
+        self._proven, self._stale = proven, not proven
+
     def _mail_reply(self, reply: Reply) -> None:
         if not reply.positive:
+            # Perhaps the server wants to be asked again after each message.
+            self._stale = self._follows and reply.is_protocol_error
             self._rejected = Refusal(Stage.MAIL, reply)
 
     def _rcpt_reply(self, recipient: RecipientId | None, reply: Reply) -> None:
@@ -274,6 +296,7 @@ class Transaction:
     def _data_reply(self, reply: Reply) -> None:
         asks_for_content = 300 <= reply.code <= 399  # noqa: PLR2004 - RFC 5321 §4.2.1
         if asks_for_content:
+            self._proven = True
             self._phase = _Phase.CONTENT if self._accepted else _Phase.LONE_DOT
             return
         self._phase = _Phase.ABORT

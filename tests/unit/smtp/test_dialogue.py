@@ -341,3 +341,41 @@ def test_a_kept_session_whose_reset_is_refused_is_stale(pipelining: bool) -> Non
     dialogue.next_step()
     dialogue.receive(Reply(421, ("421 4.4.2 idle too long",)))
     assert (True, (A,), None) == (dialogue.stale, dialogue.undecided, dialogue.rejected)
+
+
+def following() -> Transaction:
+    """Return a transaction whose commands go out behind the end of another."""
+    rcpt = [(A, b"RCPT TO:<1>\r\n")]
+    return Transaction(mail=b"MAIL FROM:<s>\r\n", recipients=rcpt, pipelining=True, follows=True)
+
+
+@pytest.mark.parametrize(
+    ("replies", "proven"),
+    [
+        (GOOD, True),
+        (GOOD | {"RCPT": NEVER}, True),
+        (GOOD | {"RCPT": NEVER, "DATA": NEVER}, True),
+        (GOOD | {"DATA": LATER}, True),
+        (GOOD | {"MAIL": LATER, "RCPT": NEVER, "DATA": NEVER}, True),
+        # Each answer is that to the command before.
+        (GOOD | {"DATA": OK, "RSET": GO_ON}, False),
+        (GOOD | {"DATA": NEVER, "RSET": NEVER}, False),
+    ],
+)
+def test_what_follows_another_transaction_counts_when_the_server_is_seen_to_be_in_step(
+    replies: Replies, *, proven: bool
+) -> None:
+    """RFC 2920 section 3.1."""
+    dialogue = following()
+    assert not dialogue.proven
+    play(dialogue, replies)
+    assert proven is dialogue.proven
+    assert proven is not dialogue.stale
+
+
+@pytest.mark.parametrize("code", [354, 500, 503, 555])
+def test_a_server_that_does_not_want_the_next_sender_there_is_asked_again_elsewhere(code: int) -> None:
+    dialogue = following()
+    dialogue.next_step()
+    dialogue.receive(Reply(code, (f"{code} what?",)))
+    assert dialogue.stale
