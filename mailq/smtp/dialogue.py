@@ -14,7 +14,6 @@ read, write it, and tell each reply to :meth:`Transaction.receive` in order.
 Source: RFC 5321 §4.1.4, RFC 2920 §3.1, RFC 2033 §4.2, smtp-delivery X-10 to X-12, X-30 to X-41, X-50 to X-53, X-66.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -116,7 +115,8 @@ class Transaction:
         self._in_chunk = chunking and not pipelining
         self.lmtp = lmtp
         self._phase = _Phase.ENVELOPE
-        self._awaited: deque[tuple[Stage, RecipientId | None]] = deque()
+        # The last one first.
+        self._awaited: list[_Command] = []
         self._last_stage = Stage.MAIL
         self._accepted: list[RecipientId] = []
         self._refused: dict[RecipientId, Refusal] = {}
@@ -131,7 +131,7 @@ class Transaction:
     @property
     def stage(self) -> Stage:
         """What is being sent or waited for: it names a lost connection. Source: smtp-delivery T-38."""
-        return self._awaited[0][0] if self._awaited else self._last_stage
+        return self._awaited[-1][0] if self._awaited else self._last_stage
 
     @property
     def refused(self) -> Mapping[RecipientId, Refusal]:
@@ -201,7 +201,7 @@ class Transaction:
         """Take the next expected reply."""
         if not self._awaited or self._phase is _Phase.WRITING:
             raise RuntimeError("no reply is expected")
-        stage, recipient = self._awaited.popleft()
+        stage, _, recipient = self._awaited.pop()
         self._last_stage = stage
         if stage is Stage.RCPT:
             self._rcpt_reply(recipient, reply)
@@ -220,7 +220,7 @@ class Transaction:
         """Note that the content and the final dot are on their way."""
         self._leave_writing()
         self._content_sent = True
-        self._awaited.extend((Stage.END_OF_DATA, recipient) for recipient in self._content_repliers())
+        self._awaited = [(Stage.END_OF_DATA, b"", recipient) for recipient in reversed(self._content_repliers())]
 
     def content_failed(self) -> None:
         """Note that the connection broke before the content was out.
@@ -230,7 +230,7 @@ class Transaction:
         """
         self._leave_writing()
         self._content_failed = True
-        self._awaited.append((Stage.BODY, self._content_repliers()[0]))
+        self._awaited = [(Stage.BODY, b"", self._content_repliers()[0])]
 
     def _envelope(self) -> Send | SendContent:
         stage = self._commands[self._following][0]
@@ -253,7 +253,7 @@ class Transaction:
                 break
             end += 1
         group, self._following = self._commands[start:end], end
-        self._awaited.extend((stage, recipient) for stage, _, recipient in group)
+        self._awaited = group[::-1]
         return Send(b"".join([data for _, data, _ in group]), tuple([stage for stage, _, _ in group]))
 
     def _content(self) -> SendContent:
@@ -263,7 +263,7 @@ class Transaction:
 
     def _last_command(self, stage: Stage, data: bytes) -> Send:
         self._phase = _Phase.END
-        self._awaited.append((stage, None))
+        self._awaited = [(stage, data, None)]
         return Send(data, (stage,))
 
     def _leave_writing(self) -> None:

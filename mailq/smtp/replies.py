@@ -86,7 +86,10 @@ class ReplyReader:
         while (end := buffer.find(b"\n", self._start)) >= 0:
             start, self._start = self._start, end + 1
             line = buffer[start:end].rstrip(b"\r") if end - start <= LINE_LIMIT_BYTES else _cut(buffer, start)
-            self._count(end + 1 - start, lines=1)
+            self._received_bytes += end + 1 - start
+            self._received_lines += 1
+            if self._received_bytes > REPLY_LIMIT_BYTES or self._received_lines > REPLY_LIMIT_LINES:
+                raise ReplyTooLongError
             reply = self._read_line(line if line_filter is None else line_filter(line))
             if reply is not None:
                 return reply
@@ -121,13 +124,9 @@ class ReplyReader:
         rest = self._buffer[self._start :]
         self._buffer, self._start = rest[:LINE_LIMIT_BYTES], 0
         if len(rest) > LINE_LIMIT_BYTES:
-            self._count(len(rest) - LINE_LIMIT_BYTES, lines=0)
-
-    def _count(self, received_bytes: int, *, lines: int) -> None:
-        self._received_bytes += received_bytes
-        self._received_lines += lines
-        if self._received_bytes > REPLY_LIMIT_BYTES or self._received_lines > REPLY_LIMIT_LINES:
-            raise ReplyTooLongError
+            self._received_bytes += len(rest) - LINE_LIMIT_BYTES
+            if self._received_bytes > REPLY_LIMIT_BYTES:
+                raise ReplyTooLongError
 
 
 def _cut(buffer: bytes, start: int) -> bytes:
