@@ -170,8 +170,13 @@ class Session:
             ConnectionLostError: The server is gone.
             ConnectionTimeoutError: It takes nothing.
         """
+        self.stage = stage
         self.transcript.said(data, stage)
-        self._write(data, stage, timeout.total_seconds())
+        try:
+            self._connection.send(data, timeout_seconds=timeout.total_seconds())
+        except STREAM_ERRORS:
+            self.broken = True
+            raise
 
     def say_content(self, data: bytes, pace: Pace) -> None:
         """Send a piece of the content, in the time that is left for it. Raises as :meth:`say`."""
@@ -183,8 +188,7 @@ class Session:
             end = sent + pace.step_bytes
             piece = data if end >= len(data) and not sent else data[sent:end]
             began = self._clock.monotonic()
-            # Of the content nothing is for the transcript.
-            self._write(piece, Stage.BODY, pace.left_seconds)
+            self.say(piece, Stage.BODY, timedelta(seconds=pace.left_seconds))
             seconds = self._clock.monotonic() - began
             pace.wrote(len(piece), seconds=seconds)
             self._waited(Stage.BODY, seconds)
@@ -293,14 +297,6 @@ class Session:
         passage, self.passage = self.passage, None
         if passage is not None:
             passage.leave()
-
-    def _write(self, data: bytes, stage: Stage, seconds: float) -> None:
-        self.stage = stage
-        try:
-            self._connection.send(data, timeout_seconds=seconds)
-        except STREAM_ERRORS:
-            self.broken = True
-            raise
 
     def _waited(self, stage: Stage, seconds: float) -> None:
         self.stages[stage] = self.stages.get(stage, 0.0) + seconds
