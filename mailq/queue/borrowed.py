@@ -10,7 +10,7 @@ Invariants:
     A refused call leaves the framework's transaction usable; any other error inside one spoils it, as its own do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from sqlalchemy.types import DateTime
 
 from mailq.errors import ConfigError, MailqError, RefusedError
 from mailq.queue.engine import Database
+from mailq.queue.ready import DriverConnection, Given, as_sqlalchemy, can_be_used
 
 
 class Lender(Protocol):
@@ -89,6 +90,40 @@ class BorrowedDatabase(Database):
         """As :meth:`write`: whether a statement is a transaction by itself is the lender's to say."""
         with self.write() as connection:
             yield connection
+
+    def write_ready(self, work: Iterable[Given]) -> bool:
+        """Write in the lender's transaction, over its connection; otherwise as the base class does."""
+        if not can_be_used(self.engine):
+            return False
+        with self.translated():
+            connection = self._lender.connection()
+            if connection.info.encoding != "utf-8":
+                return False
+            low, given = self._driver_connection(connection), list(work)
+            if len(given) == 1 and connection.autocommit and low.is_idle():
+                # A transaction by itself, without the round trips of another around it.
+                self._run(low, given)
+                return True
+            with self._lender.transaction():
+                if low.is_idle():
+                    # The driver begins with the first statement that it is given itself.
+                    connection.execute("SELECT 1")
+                self._run(low, given)
+        return True
+
+    def _driver_connection(self, connection: Any) -> DriverConnection:
+        # What is prepared on it is the owner's to say, who may hand it on without a word.
+        return DriverConnection(connection, self.engine.dialect.loaded_dbapi, keeps=False)
+
+    def _run(self, low: DriverConnection, work: Iterable[Given]) -> None:
+        try:
+            for each in work:
+                low.run(*each)
+        except Exception as error:
+            wrapped = as_sqlalchemy(error, self.engine, lost=low.is_lost())
+            if wrapped is None:
+                raise
+            raise wrapped from error
 
     def _new_ready(self) -> None:
         """Connections are the lender's."""

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -35,7 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, SchemaError
-from mailq.queue.ready import ReadyConnections, Statement, can_be_used
+from mailq.queue.ready import Given, ReadyConnections, can_be_used
 
 _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5
@@ -110,14 +110,19 @@ class Database:
         with self.translated(), self._reader.connect() as connection:
             yield connection
 
-    def write_ready(self, work: Sequence[tuple[Statement, Sequence[bytes | None]]]) -> None:
-        """Execute statements in a transaction of their own, where :attr:`ready` is there.
+    def write_ready(self, work: Iterable[Given]) -> bool:
+        """Execute statements, of which at least one is given, in a transaction of their own.
 
         Errors are those of :meth:`write`.
+
+        Returns:
+            False where that cannot be done in this way, and nothing was.
         """
-        assert self.ready is not None  # noqa: S101 - the caller has looked
+        if self.ready is None:
+            return False
         with self.translated():
-            self.ready.execute(work)
+            self.ready.execute(list(work))
+        return True
 
     def close(self) -> None:
         """Close all connections that are not in use."""

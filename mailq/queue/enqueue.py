@@ -86,13 +86,15 @@ def insert_own(database: Database, messages: Sequence[NewMessage]) -> list[str]:
         DatabaseUnavailableError: The database is down, or was busy for too long.
         SchemaError: A table is missing.
     """
-    if database.ready is None or not messages or not all(map(fits_one_statement, messages)):
-        alone = len(messages) == 1 and fits_one_statement(messages[0])
-        with database.write_at_once() if alone else database.write() as connection:
-            return insert_messages(connection, messages)
-    ids = _checked(messages)
-    database.write_ready(list(one_statement.statements(list(zip(ids, messages, strict=True)))))
-    return ids
+    if not messages:
+        return []
+    fits = all(map(fits_one_statement, messages))
+    if fits:
+        ids = _checked(messages)
+        if database.write_ready(one_statement.statements(list(zip(ids, messages, strict=True)))):
+            return ids
+    with database.write_at_once() if fits and len(messages) == 1 else database.write() as connection:
+        return insert_messages(connection, messages)
 
 
 def fits_one_statement(one: NewMessage) -> bool:

@@ -22,7 +22,7 @@ from mailq.envelope import Notify
 from mailq.queue import wire
 from mailq.queue.headlines import HEAD_BYTES, headline
 from mailq.queue.messages import DEFAULT_PRIORITY, NewMessage, NewRecipient
-from mailq.queue.ready import Statement
+from mailq.queue.ready import Given, Statement
 from mailq.queue.wire import Kind
 
 DRIVER: Final = "psycopg"
@@ -232,7 +232,7 @@ _ready_many: Final = Statement(
 _one_octets: Final = tuple(column.kind.octets for column in _ONE)
 
 
-def statements(messages: Sequence[Queued]) -> Iterator[tuple[Statement, Sequence[bytes | None]]]:
+def statements(messages: Sequence[Queued]) -> Iterator[Given]:
     """Yield the statements that insert *messages*, for a connection that is kept ready.
 
     Args:

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,20 +47,24 @@ class Statement:
     text: bytes
 
 
-class _Ready:
-    """One connection of psycopg's, in autocommit mode.
+Given = tuple[Statement, Sequence[bytes | None]]
+"""A statement and its parameters."""
+
+
+class DriverConnection:
+    """A connection of psycopg's, spoken to in the words of the library underneath.
 
     Args:
-        connection: Nobody else's.
+        connection: No other thread uses it.
         driver: The module psycopg, which is an extra.
+        keeps: Statements are prepared on it, under their names.
     """
 
-    def __init__(self, connection: Any, driver: Any) -> None:
+    def __init__(self, connection: Any, driver: Any, *, keeps: bool) -> None:
         self.returned_at = 0.0
         self._connection = connection
         self._low = connection.pgconn
-        # A pooler may give the next statement to another connection, which knows nothing of this one's.
-        self._keeps = connection.prepare_threshold is not None
+        self._keeps = keeps
         self._known: set[bytes] = set()
         self._driver = driver
         self._done, self._rows = driver.pq.ExecStatus.COMMAND_OK, driver.pq.ExecStatus.TUPLES_OK
@@ -82,7 +86,7 @@ class _Ready:
         self._check(self._low.exec_(command))
 
     def is_idle(self) -> bool:
-        """Tell whether it is whole, and in no transaction."""
+        """Tell whether it is whole, and nothing was begun on it."""
         return bool(self._low.transaction_status == self._driver.pq.TransactionStatus.IDLE)
 
     def is_lost(self) -> bool:
@@ -102,8 +106,19 @@ class _Ready:
 
 
 def can_be_used(engine: Engine) -> bool:
-    """Tell whether connections of *engine* can be kept ready in this process."""
+    """Tell whether connections of *engine* can be used in this way, in this process."""
     return engine.dialect.driver == "psycopg" and socket.socket.__module__ == "socket"
+
+
+def as_sqlalchemy(error: BaseException, engine: Engine, *, lost: bool) -> DBAPIError | None:
+    """Return an error of the driver as SQLAlchemy would raise it; None for any other."""
+    kind = engine.dialect.loaded_dbapi.Error
+    if not isinstance(error, kind):
+        return None
+    found = DBAPIError.instance(
+        None, None, error, kind, hide_parameters=True, connection_invalidated=lost, dialect=engine.dialect
+    )
+    return found if isinstance(found, DBAPIError) else None
 
 
 class ReadyConnections:
@@ -116,13 +131,13 @@ class ReadyConnections:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._driver: Any = engine.dialect.loaded_dbapi
-        self._idle: deque[_Ready] = deque()
+        self._idle: deque[DriverConnection] = deque()
         self._open = 0
         self._waiting = 0
         self._returned = threading.Condition()
-        self._of_parents: list[deque[_Ready]] = []
+        self._of_parents: list[deque[DriverConnection]] = []
 
-    def execute(self, work: Sequence[tuple[Statement, Sequence[bytes | None]]]) -> None:
+    def execute(self, work: Sequence[Given]) -> None:
         """Execute statements, of which at least one is given, in a transaction of their own.
 
         Raises:
@@ -139,8 +154,12 @@ class ReadyConnections:
 
     def close(self) -> None:
         """Close those that are not in use."""
-        while self._idle:
-            self._drop(self._idle.pop())
+        while True:
+            try:
+                ready = self._idle.pop()
+            except IndexError:
+                return
+            self._drop(ready)
 
     def forget(self) -> None:
         """Start over in a forked child: the connections are the parent's, whose end they would be told of."""
@@ -150,7 +169,7 @@ class ReadyConnections:
         self._returned = threading.Condition()
 
     @contextmanager
-    def _one(self) -> Iterator[_Ready]:
+    def _one(self) -> Iterator[DriverConnection]:
         ready = self._take()
         try:
             yield ready
@@ -162,13 +181,13 @@ class ReadyConnections:
                 self._drop(ready)
             if lost:
                 self.close()
-            wrapped = self._wrapped(error, lost=lost)
+            wrapped = as_sqlalchemy(error, self._engine, lost=lost)
             if wrapped is None:
                 raise
             raise wrapped from error
         self._give_back(ready)
 
-    def _take(self) -> _Ready:
+    def _take(self) -> DriverConnection:
         try:
             ready = self._idle.pop()
         except IndexError:
@@ -179,26 +198,26 @@ class ReadyConnections:
         self.close()
         return self._another()
 
-    def _lives(self, ready: _Ready) -> bool:
+    def _lives(self, ready: DriverConnection) -> bool:
         try:
             ready.say(b"SELECT 1")
         except self._driver.Error:
             return False
         return True
 
-    def _another(self) -> _Ready:
+    def _another(self) -> DriverConnection:
         """Open one, or wait for one where enough are open."""
         ends_at = time.monotonic() + _PATIENCE_SECONDS
         with self._returned:
             self._waiting += 1
             try:
-                while not self._idle and self._open >= _MOST:
+                while self._open >= _MOST:
+                    with suppress(IndexError):
+                        return self._idle.pop()
                     if not self._returned.wait(ends_at - time.monotonic()):
                         raise PoolTimeoutError("all connections are in use")
             finally:
                 self._waiting -= 1
-            if self._idle:
-                return self._idle.pop()
             self._open += 1
         try:
             return self._opened()
@@ -206,7 +225,7 @@ class ReadyConnections:
             self._closed_one()
             raise
 
-    def _opened(self) -> _Ready:
+    def _opened(self) -> DriverConnection:
         try:
             borrowed = self._engine.raw_connection()
             connection: Any = borrowed.driver_connection
@@ -214,10 +233,11 @@ class ReadyConnections:
             connection.autocommit = True
             connection.execute("SET client_encoding TO 'UTF8'")
         except self._driver.Error as error:
-            raise self._wrapped(error, lost=True) or error from error
-        return _Ready(connection, self._driver)
+            raise as_sqlalchemy(error, self._engine, lost=True) or error from error
+        # A pooler may give the next statement to another connection, which knows nothing of this one's.
+        return DriverConnection(connection, self._driver, keeps=connection.prepare_threshold is not None)
 
-    def _give_back(self, ready: _Ready) -> None:
+    def _give_back(self, ready: DriverConnection) -> None:
         ready.returned_at = time.monotonic()
         self._idle.append(ready)
         # Whoever waits has said so before it looked for an idle one, and so is seen here or has seen this one.
@@ -225,7 +245,7 @@ class ReadyConnections:
             with self._returned:
                 self._returned.notify()
 
-    def _drop(self, ready: _Ready) -> None:
+    def _drop(self, ready: DriverConnection) -> None:
         ready.close()
         self._closed_one()
 
@@ -233,13 +253,3 @@ class ReadyConnections:
         with self._returned:
             self._open -= 1
             self._returned.notify()
-
-    def _wrapped(self, error: BaseException, *, lost: bool) -> DBAPIError | None:
-        """Return an error of the driver as SQLAlchemy would raise it; None for any other."""
-        kind = self._driver.Error
-        if not isinstance(error, kind):
-            return None
-        found = DBAPIError.instance(
-            None, None, error, kind, hide_parameters=True, connection_invalidated=lost, dialect=self._engine.dialect
-        )
-        return found if isinstance(found, DBAPIError) else None

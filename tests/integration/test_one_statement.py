@@ -16,7 +16,7 @@ from mailq.errors import DatabaseUnavailableError
 from mailq.queue import enqueue, one_statement, ready
 from mailq.queue.engine import build_engine
 from mailq.queue.messages import NewMessage, NewRecipient
-from mailq.queue.ready import can_be_used
+from mailq.queue.ready import DriverConnection, can_be_used
 from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.testing.postgres import PostgresServer
@@ -135,9 +135,11 @@ def test_many_messages_are_cut_up_and_keep_their_order(
 def test_one_message_is_one_statement_and_a_transaction_by_itself(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, said = ready._Ready.run, list[bytes]()
-    monkeypatch.setattr(ready._Ready, "run", lambda self, one, given: said.append(one.name) or run(self, one, given))
-    monkeypatch.setattr(ready._Ready, "say", lambda _self, command: said.append(command))
+    run, said = DriverConnection.run, list[bytes]()
+    monkeypatch.setattr(
+        DriverConnection, "run", lambda self, one, given: said.append(one.name) or run(self, one, given)
+    )
+    monkeypatch.setattr(DriverConnection, "say", lambda _self, command: said.append(command))
     store.insert([a_message("bob@far.test")])
     store.insert([a_message("bob@far.test", "ann@near.test")])
     assert [b"mailq_insert_one", b"mailq_insert_many"] == said
@@ -147,14 +149,14 @@ def test_a_connection_lost_between_two_statements_is_told_and_leaves_nothing(
     postgres_server: PostgresServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_statement, "MOST_MESSAGES", 1)
-    say = ready._Ready.say
+    say = DriverConnection.say
 
-    def cut(self: ready._Ready, command: bytes) -> None:
+    def cut(self: DriverConnection, command: bytes) -> None:
         if command == b"COMMIT":
             disconnect(postgres_server, store)
         say(self, command)
 
-    monkeypatch.setattr(ready._Ready, "say", cut)
+    monkeypatch.setattr(DriverConnection, "say", cut)
     two = [a_message("bob@far.test"), a_message("carol@far.test")]
     with pytest.raises(DatabaseUnavailableError, match="check that it runs"):
         store.insert(two)
