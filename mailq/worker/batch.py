@@ -121,14 +121,15 @@ def deliver_batch(
         writer=runtime.committer,
         ahead=ahead,
     )
+    rule = cache_rule(runtime.settings, lease.nexthop, busy=more or lease.full or len(parts) > 1)
     course = _Course(
         lease,
         runtime,
         watch,
         recorder,
-        parts=parts,
+        parts=_as_tried(parts, rule, recorder),
         ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(parts, runtime)),
-        rule=cache_rule(runtime.settings, lease.nexthop, busy=more or lease.full or len(parts) > 1),
+        alone=tuple(part.alone for part in work),
     )
     try:
         course.run(ends_at)
@@ -143,6 +144,11 @@ def deliver_batch(
     if batch.death is None:
         batch.death = _killed_by_feedback(watch.ticket, batch)
     return batch
+
+
+def _as_tried(parts: Sequence[DeliveryRequest], rule: CacheRule, recorder: Recorder) -> tuple[DeliveryRequest, ...]:
+    """Return the requests as the routine gets them."""
+    return tuple(replace(one, cache=rule, doubt_settles=recorder.doubt_settles(one)) for one in parts)
 
 
 def _bodies(parts: Sequence[DeliveryRequest], runtime: Runtime) -> MessageBodies:
@@ -162,21 +168,28 @@ class _Course:
     recorder: Recorder
     parts: Sequence[DeliveryRequest]
     ports: Ports
-    rule: CacheRule
+    alone: Sequence[bool]
     batch: Batch = field(default_factory=Batch)
     barred: Barred = field(default_factory=Barred)
-    extended_seconds: float = 0.0
+    number: int = 0
+    ends_at: float = float("inf")
+    promised: DeliveryRequest | None = None
+
+    def __post_init__(self) -> None:
+        self.ports = replace(self.ports, following=self.following)
 
     def run(self, ends_at: float) -> None:
         """Deliver one part after the other, until something says that it is enough."""
+        self.ends_at = ends_at
         for number, request in enumerate(self.parts):
-            if self._is_over(ends_at):
+            if self._is_over(request):
                 return
+            self.number, self.promised = number, None
             tenant = tenant_of(request, self.lease)
             if self.barred.holds(tenant, request):
                 continue
             try:
-                if not self._deliver(number, request, tenant):
+                if not self._deliver(request, tenant):
                     return
             except NoRoomError as error:
                 if not self.barred.is_about(tenant, error):
@@ -184,42 +197,58 @@ class _Course:
                     return
                 self.barred.note(tenant, request, error)
 
-    def _is_over(self, ends_at: float) -> bool:
+    def following(self) -> DeliveryRequest | None:
+        """Return the request that is next, if nothing can keep it: its commands may go out with the end of this one."""
+        following = self.number + 1
+        if following >= len(self.parts) or self.alone[following] or self.watch.ticket.is_limited:
+            return None
+        runtime, request = self.runtime, self.parts[following]
+        if runtime.stopping.is_set() or runtime.monotonic() >= self.ends_at:
+            return None
+        if self._tenant_of(request) != self._tenant_of(self.parts[self.number]):
+            return None
+        self.promised = request
+        return request
+
+    def _tenant_of(self, request: DeliveryRequest) -> str:
+        return tenant_of(request, self.lease)
+
+    def _is_over(self, request: DeliveryRequest) -> bool:
         runtime, batch = self.runtime, self.batch
         if runtime.stopping.is_set() or self.watch.lost or batch.death is not None:
             return True
-        # The claim has asked already whether the destination is suspended.
-        return batch.messages > 0 and (self._gives_way(ends_at) or runtime.suspended(self.lease.nexthop))
+        # The server was told of the next message already. And the claim has asked whether the destination is suspended.
+        if batch.messages == 0 or request is self.promised:
+            return False
+        return self._gives_way() or runtime.suspended(self.lease.nexthop)
 
-    def _gives_way(self, ends_at: float) -> bool:
+    def _gives_way(self) -> bool:
         """Whether the time is up, and something else may be sent instead of the rest of the batch.
 
         Where the time was lost by ourselves, another claim would only add to that; so it has to be worth it.
         """
         runtime, lease = self.runtime, self.lease
-        ends_at += self.extended_seconds
-        if runtime.monotonic() < ends_at:
+        if runtime.monotonic() < self.ends_at:
             return False
         if not runtime.pulse.late or (
             lease.priority and runtime.store.is_due(lease.nexthop, last_priority=lease.priority - 1)
         ):
             return True
-        self.extended_seconds += runtime.settings.batch_time.total_seconds()
+        self.ends_at += runtime.settings.batch_time.total_seconds()
         return False
 
-    def _deliver(self, number: int, request: DeliveryRequest, tenant: str) -> bool:
+    def _deliver(self, request: DeliveryRequest, tenant: str) -> bool:
         """Deliver a part when its turn under the limits has come; False when the worker is told to stop before."""
         ticket, recorder, runtime = self.watch.ticket, self.recorder, self.runtime
         ticket.turn_to(tenant)
         wait = ticket.spend(len(request.recipients))
         if wait and runtime.stopping.wait(wait):
             return False
-        begun = replace(request, cache=self.rule, doubt_settles=recorder.doubt_settles(request))
-        recorder.begin(number)
+        recorder.begin(self.number)
         began_at = runtime.monotonic()
-        report = _deliver(begun, self.ports, runtime, recorder)
-        self.batch.note(begun, report)
-        if number == 0 and self.batch.well and runtime.monotonic() - began_at <= SLOW_SECONDS:
+        report = _deliver(request, self.ports, runtime, recorder)
+        self.batch.note(request, report)
+        if self.number == 0 and self.batch.well and runtime.monotonic() - began_at <= SLOW_SECONDS:
             # As soon as something good is known of the nexthop: a long batch would keep others out of that lane.
             ticket.prove()
         ticket.note(news_of(report))

@@ -216,6 +216,11 @@ class Ticket:
 
     # For the task
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether a message may have to wait although there is a session: some rate says so."""
+        return self._is_rated or self._is_delayed
+
     def turn_to(self, tenant: str) -> None:
         """Make the ticket fit mail of *tenant*; empty: nobody's in particular.
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from mailq.delivery.ports import Fence, Ports, no_fence
+from mailq.delivery.ports import Fence, Ports, no_fence, nobody_follows
 from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import DeliveryRequest
 from mailq.limits.gates import Gate
@@ -57,6 +57,7 @@ class Bench:
         self.limits = LocalLimits()
         self.requests: list[DeliveryRequest] = []
         self.fence: Fence = no_fence
+        self.following: Callable[[], DeliveryRequest | None] = nobody_follows
         self.troubles: tuple[Trouble, ...] = ()
         self.told: list[tuple[str, Sequence[Trouble]]] = []
         self.answer: Callable[[DeliveryRequest, Callable[..., None]], Mapping[RecipientId, Outcome]] = taken_by_all
@@ -127,7 +128,7 @@ class Bench:
         self, request: DeliveryRequest, *, ports: Ports, on_settled: Callable[..., None], **_world: Any
     ) -> DeliveryReport:
         self.requests.append(request)
-        self.fence = ports.fence
+        self.fence, self.following = ports.fence, ports.following
         return DeliveryReport(outcomes=self.answer(request, on_settled), troubles=self.troubles)
 
 

@@ -1,6 +1,6 @@
 """What a worker does as a queue manager does it: how recipients are split, and what a destination's death leaves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from mailq.envelope import DeliveryRequest
+from mailq.queue.messages import Lease, NewMessage, NewRecipient
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
-from mailq.status import Deferred, DeliveryReport, EnhancedStatus, Failure, Scope, Stage
+from mailq.status import Deferred, DeliveryReport, EnhancedStatus, Failure, Outcome, RecipientId, Scope, Stage
 from mailq.worker.serve import serve_nexthop
-from tests.fakes.bench import NEXTHOP, Bench
+from tests.fakes.bench import CONTENT, NEXTHOP, Bench, taken_by_all
 from tests.fakes.queue_values import unsynced
 
 FULL_BOX = Failure(
@@ -101,3 +102,72 @@ def test_a_destination_that_fails_is_dead_with_a_rate_delay_as_well(opened: Stor
     assert dead is not None
     assert REFUSED.reason == dead.reason
     assert {ShownState.DEFERRED: 1, ShownState.QUEUED: 1} == bench.counts()
+
+
+# What follows a message, and may be told of with its end
+
+
+def said_to_follow(bench: Bench, then: Callable[[], object] = lambda: None) -> list[DeliveryRequest | None]:
+    """Serve the nexthop, run *then* in each delivery; return what was said to follow each request, in their order."""
+    found: list[DeliveryRequest | None] = []
+
+    def answer(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        found.append(bench.following())
+        then()
+        return taken_by_all(request, on_settled)
+
+    bench.answer = answer
+    serve_nexthop(NEXTHOP, bench.runtime)
+    return found
+
+
+def test_what_is_said_to_follow_is_the_very_request_that_is_delivered_next(opened: Store) -> None:
+    bench = Bench(opened)
+    bench.queue(["a@dest.test"], ["b@dest.test"], ["c@dest.test"])
+    *following, last = said_to_follow(bench)
+    assert all(said is delivered for said, delivered in zip(following, bench.requests[1:], strict=True))
+    assert (3, None) == (len(bench.requests), last)
+
+
+@pytest.mark.parametrize("options", [{"destination_rate_delay": timedelta(seconds=0.01)}, {"uncertain_policy": "hold"}])
+def test_nothing_is_said_to_follow_that_may_have_to_wait(opened: Store, options: dict[str, Any]) -> None:
+    bench = Bench(opened, **options)
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    assert {None} == set(said_to_follow(bench))
+
+
+def test_mail_of_another_tenant_is_not_said_to_follow(opened: Store) -> None:
+    bench = Bench(opened)
+    for tenant in ("blue", "red"):
+        to = (NewRecipient(address=f"{tenant}@dest.test", nexthop=NEXTHOP),)
+        opened.insert([NewMessage(sender="a@sender.test", recipients=to, content=CONTENT, tenant=tenant)])
+    assert [None, None] == said_to_follow(bench)
+
+
+def test_nothing_is_said_to_follow_in_a_worker_that_stops(opened: Store) -> None:
+    bench = Bench(opened)
+    bench.queue(["a@dest.test"], ["b@dest.test"], ["c@dest.test"])
+    after_stopping: list[DeliveryRequest | None] = []
+    said_to_follow(bench, then=lambda: (bench.runtime.stop(), after_stopping.append(bench.following())))
+    assert (1, [None]) == (len(bench.requests), after_stopping)
+
+
+def test_what_was_said_to_follow_is_delivered_although_the_time_is_up(
+    opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(opened, batch_time=timedelta(seconds=10))
+    now, leases, claim_many = [1000.0], [], opened.claim_many
+
+    def note(*args: Any, **options: Any) -> Mapping[str, Lease]:
+        found = claim_many(*args, **options)
+        leases.extend(found.values())
+        return found
+
+    monkeypatch.setattr(opened, "claim_many", note)
+    bench.runtime.monotonic = lambda: now[0]
+    bench.queue(["a@dest.test"], ["b@dest.test"], ["c@dest.test"])
+    found = said_to_follow(bench, then=lambda: now.append(now.pop() + 11.0))
+    assert [True, False, False] == [one is not None for one in found]
+    assert [["a@dest.test", "b@dest.test", "c@dest.test"], ["c@dest.test"]] == [
+        [request.recipients[0].address for request in lease.requests] for lease in leases
+    ]
