@@ -1,7 +1,7 @@
 """An answer of DNS, and how far it can be believed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 RecordT = TypeVar("RecordT")
@@ -16,11 +16,13 @@ class Answer(Generic[RecordT]):
         validated: DNSSEC vouches for them and for every alias on the way, says a name server that is trusted with it.
             Source: RFC 4035 §3.2.3.
         name: The end of the chain of aliases, where the records are; the name asked for where there was none.
+        ends_at: When it must be asked for again, by the machine's time; 0: at once. Source: RFC 1035 §3.2.1.
     """
 
     records: tuple[RecordT, ...]
     validated: bool = False
     name: str = ""
+    ends_at: float = field(default=0.0, compare=False)
 
     def __iter__(self) -> Iterator[RecordT]:
         return iter(self.records)

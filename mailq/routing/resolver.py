@@ -19,10 +19,10 @@ A-20 to A-27, A-60, P-41 to P-44c.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import dns.exception
 import dns.flags
@@ -36,6 +36,7 @@ from mailq.routing.answer import Answer
 from mailq.routing.destination import ascii_hostname, canonical_address, is_address, is_hostname
 from mailq.routing.name_servers import NameServers
 from mailq.routing.native import native_addresses
+from mailq.routing.remembered import Remembered
 from mailq.routing.reply_filter import ReplyFilter, usable_records
 from mailq.routing.srv import ServiceRecord
 from mailq.security import TlsaRecord
@@ -63,6 +64,9 @@ _RANK = MappingProxyType(
 """Which of two failures speaks for both. Source: smtp-delivery A-11."""
 
 
+RecordT = TypeVar("RecordT")
+
+
 class DnsResolver:
     """Looks up mail exchangers, servers of a service, and addresses.
 
@@ -85,6 +89,7 @@ class DnsResolver:
             settings.nameservers, timeout_seconds=self._timeout_seconds, dnssec=self._dnssec
         )
         self._reply_filter = reply_filter
+        self._remembered = Remembered(time.time)
 
     def mail_exchangers(self, domain: str) -> Answer[tuple[int, str]]:
         """Return ``(preference, host)`` pairs, at least one, in the answer's order.
@@ -94,6 +99,9 @@ class DnsResolver:
 
         Source: smtp-delivery A-01 to A-10.
         """
+        return self._once("MX", domain, self._mail_exchangers)
+
+    def _mail_exchangers(self, domain: str) -> Answer[tuple[int, str]]:
         found = self._ask(domain, "MX")
         if any(record.exchange == dns.name.root for record in found):
             raise LookupFailedError(LookupKind.NULL_MX, f"Domain {domain} does not accept mail (nullMX)")
@@ -111,6 +119,9 @@ class DnsResolver:
 
         Source: RFC 2782, smtp-delivery A-01 to A-10.
         """
+        return self._once("SRV", name, self._services)
+
+    def _services(self, name: str) -> Answer[ServiceRecord]:
         found = self._ask(name, "SRV")
         if any(record.target == dns.name.root for record in found):
             raise LookupFailedError(LookupKind.NULL_SRV, f"Domain {name} does not support SRV requests")
@@ -163,28 +174,39 @@ class DnsResolver:
         if literal is not None and self._enabled([literal]):
             return Answer((literal,), name=literal)
         try:
-            return self._system_lookup(host) if "dns" not in self._ways else self._dns_lookup(host)
+            return self._system_lookup(host) if "dns" not in self._ways else self._once("A", host, self._dns_lookup)
         except LookupFailedError as error:
             if error.native or error.kind is not LookupKind.NOT_FOUND or "native" not in self._ways:
                 raise
             return self._system_lookup(host)
 
+    def _once(self, rdtype: str, name: str, ask: Callable[[str], Answer[RecordT]]) -> Answer[RecordT]:
+        """Ask, but for what is remembered; the operator's filter looks at every answer, each time."""
+        if self._reply_filter is not None:
+            return ask(name)
+        return self._remembered.get((rdtype, name), self._name_servers.stub(), lambda: ask(name))
+
     def _dns_lookup(self, host: str) -> Answer[str]:
         found: list[str] = []
         answers: list[Answer[Any]] = []
         failure: LookupFailedError | None = None
+        ends: list[float] = []
         for _, rdtype in self._families:
             try:
                 answer = self._ask(host, rdtype)
+                ends.append(answer.ends_at)
                 found += (record.address for record in self._usable(host, rdtype, answer.records))
                 answers.append(answer)
             except LookupFailedError as error:
+                # That there is none is an answer, too; what else went wrong may be over the next moment.
+                ends.append(error.ends_at if isinstance(error, _NoDataError) else 0.0)
                 if failure is None or _RANK[error.kind] >= _RANK[failure.kind]:
                     failure = error
         if not found:
             raise failure or LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found")
         validated = all(answer.validated for answer in answers)
-        return Answer(tuple(found[:_RECORD_LIST_LIMIT]), validated=validated, name=answers[0].name)
+        name = answers[0].name
+        return Answer(tuple(found[:_RECORD_LIST_LIMIT]), validated=validated, name=name, ends_at=min(ends))
 
     def _usable(self, host: str, rdtype: str, records: Sequence[Any]) -> Sequence[Any]:
         """Source: smtp-delivery A-06."""
@@ -198,7 +220,7 @@ class DnsResolver:
         except dns.exception.DNSException:
             raise _invalid(host) from None
         stub = self._name_servers.stub()
-        validated = self._dnssec
+        validated, ends_at = self._dnssec, float("inf")
         deadline = time.monotonic() + self._timeout_seconds
         for _ in range(_ALIAS_LIMIT + 1):
             try:
@@ -214,11 +236,12 @@ class DnsResolver:
             except (dns.exception.DNSException, OSError) as error:
                 raise _failed(name, rdtype, error) from error
             validated = validated and bool(answer.response.flags & dns.flags.AD)
+            ends_at = min(ends_at, answer.expiration)
             if answer.rrset is not None:
                 end = answer.canonical_name.to_text(omit_final_dot=True)
-                return Answer(tuple(answer.rrset), validated=validated, name=end)
+                return Answer(tuple(answer.rrset), validated=validated, name=end, ends_at=ends_at)
             if answer.canonical_name == query:
-                raise _not_found(name, rdtype, "Host found but no data record of requested type")
+                raise _NoDataError(_text(name, rdtype, "Host found but no data record of requested type"), ends_at)
             query = answer.canonical_name
         raise LookupFailedError(LookupKind.NOT_FOUND, f"Name server loop for {name}")
 
@@ -236,6 +259,14 @@ class DnsResolver:
         known = [text for text in map(canonical_address, addresses) if text is not None]
         usable = [text for text in dict.fromkeys(known) if _family(text) in families]
         return sorted(usable, key=_family)
+
+
+class _NoDataError(LookupFailedError):
+    """A name has no such record, and that holds until *ends_at*. Source: RFC 2308 §2.2."""
+
+    def __init__(self, text: str, ends_at: float) -> None:
+        super().__init__(LookupKind.NOT_FOUND, text)
+        self.ends_at = ends_at
 
 
 def _host(name: dns.name.Name) -> str:

@@ -124,6 +124,28 @@ def test_answers_are_remembered_for_their_time_to_live():
         assert 3 == len(udp)
 
 
+def test_an_answer_is_taken_apart_once_also_where_a_family_is_missing():
+    with DnsServer(ZONE, ttl_seconds=600) as lasting:
+        asked = resolver(lasting.nameserver, inet_protocols=("ipv4", "ipv6"))
+        assert asked.addresses("dest.test") is asked.addresses("dest.test")
+        assert asked.mail_exchangers("dest.test") is asked.mail_exchangers("dest.test")
+
+
+def test_a_filter_looks_at_every_answer_each_time():
+    """A-06."""
+    seen: list[str] = []
+
+    def look(record: DnsRecord) -> bool:
+        seen.append(record.text)
+        return True
+
+    with DnsServer(ZONE, ttl_seconds=600) as lasting:
+        asked = DnsResolver(Settings(nameservers=(lasting.nameserver,), inet_protocols=("ipv4",)), reply_filter=look)
+        for _ in range(2):
+            asked.addresses("dest.test")
+    assert ["192.0.2.1"] * 2 == seen
+
+
 def test_answers_without_time_to_live_are_asked_for_again(server: DnsServer):
     asked = resolver(server.nameserver)
     assert ["192.0.2.1"] == list(asked.addresses("dest.test"))
