@@ -15,8 +15,8 @@ from mailq.delivery.ports import Ports
 from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import CacheRule, DeliveryRequest, Protocol, Recipient
 from mailq.settings import Settings
-from mailq.smtp.connection import SocketConnector
-from mailq.status import Bounced, Delivered, Outcome, RecipientId
+from mailq.smtp.connection import SocketConnection, SocketConnector
+from mailq.status import Bounced, Delivered, Endpoint, Outcome, RecipientId
 from mailq.testing.receivers.daemon import Daemon, ReceiverMissingError
 from mailq.testing.receivers.dovecot import DovecotLmtp
 from mailq.testing.receivers.exim import EximServer
@@ -88,8 +88,11 @@ class Sender:
 
     def send(self, nexthop: str, *recipients: str, **fields: object) -> dict[str, str]:
         """Deliver one message; return word, status and server's host for each recipient."""
+        return self.deliver(replace(self.request(nexthop, *recipients), **fields))
+
+    def request(self, nexthop: str, *recipients: str) -> DeliveryRequest:
         now = self._ports.clock.now()
-        request = DeliveryRequest(
+        return DeliveryRequest(
             queue_id="Q1",
             nexthop=nexthop,
             sender="s@sender.test",
@@ -98,9 +101,11 @@ class Sender:
             arrived_at=now,
             active_at=now,
         )
+
+    def deliver(self, request: DeliveryRequest, following: DeliveryRequest | None = None) -> dict[str, str]:
         report = deliver(
-            replace(request, **fields),
-            ports=self._ports,
+            request,
+            ports=replace(self._ports, following=lambda: following),
             settings=self._settings,
             sessions=self._sessions,
             on_settled=lambda settled: None,
@@ -208,3 +213,33 @@ def test_lmtp_over_a_socket_gets_an_answer_for_each_mailbox(sender):
         for user in ("ann", "bob"):
             assert [CONTENT.decode().splitlines()] == [_lines(content) for content in dovecot.mailbox(user)]
         assert [] == dovecot.mailbox("full") + dovecot.mailbox("broken")
+
+
+def test_messages_whose_commands_follow_the_final_dot_arrive_as_others_do(receiver, sender, monkeypatch):
+    """X-11 R-46: real servers take them so, and one refusal in between is nobody else's."""
+    connected: list[Endpoint] = []
+    connect = SocketConnector.connect
+
+    def count(connector: SocketConnector, endpoint: Endpoint, *, timeout_seconds: float) -> SocketConnection:
+        connected.append(endpoint)
+        return connect(connector, endpoint, timeout_seconds=timeout_seconds)
+
+    writes: list[bytes] = []
+    send = SocketConnection.send
+
+    def note(connection: SocketConnection, data: bytes, *, timeout_seconds: float) -> None:
+        writes.append(data)
+        send(connection, data, timeout_seconds=timeout_seconds)
+
+    monkeypatch.setattr(SocketConnector, "connect", count)
+    monkeypatch.setattr(SocketConnection, "send", note)
+    before = len(receiver.accepted())
+    whom = ["ann@dest.test", "nobody@dest.test", "bob@dest.test", "ann@dest.test"]
+    keep = CacheRule(load=True, store=True)
+    messages = [replace(sender.request(f"[127.0.0.1]:{receiver.port}", who), cache=keep) for who in whom]
+    fates = [sender.deliver(one, following) for one, following in zip(messages, [*messages[1:], None], strict=True)]
+    sent, refused = "sent 250 127.0.0.1", "bounced 550 127.0.0.1"
+    assert [sent, refused, sent, sent] == [fate[who] for who, fate in zip(whom, fates, strict=True)]
+    assert 1 == len(connected)
+    assert 2 == sum(b"\r\n.\r\nMAIL" in data for data in writes)
+    eventually(lambda: len(receiver.accepted()) == before + 3)
