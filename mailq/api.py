@@ -297,6 +297,5 @@ def enqueue(
 
 
 def _due_nexthops(messages: Iterable[NewMessage]) -> tuple[str, ...]:
-    now = datetime.now(UTC)
-    due = (message for message in messages if message.not_before is None or message.not_before <= now)
-    return tuple(dict.fromkeys(recipient.nexthop for message in due for recipient in message.recipients))
+    due = [message for message in messages if message.not_before is None or message.not_before <= datetime.now(UTC)]
+    return tuple(dict.fromkeys([recipient.nexthop for message in due for recipient in message.recipients]))

@@ -106,7 +106,8 @@ def _checked(messages: Sequence[NewMessage]) -> list[str]:
     """Return a new queue id for each of *messages*, of which none is refused."""
     for one in messages:
         _check(one)
-    return [queue_id(datetime.now(UTC), secrets.randbits(RANDOM_BITS)) for _ in messages]
+    now = datetime.now(UTC)
+    return [queue_id(now, secrets.randbits(RANDOM_BITS)) for _ in messages]
 
 
 def _check(one: NewMessage) -> None:
@@ -114,9 +115,15 @@ def _check(one: NewMessage) -> None:
         raise EnvelopeError("a message needs at least one recipient")
     if not 0 <= one.priority <= _LOWEST_PRIORITY:
         raise EnvelopeError(f"priority {one.priority} is not between 0 (first) and {_LOWEST_PRIORITY} (last)")
-    for name, instant in (("not_before", one.not_before), ("expires_at", one.expires_at)):
-        if instant is not None and instant.tzinfo is None:
-            raise EnvelopeError(f"{name} {instant!r} has no time zone")
+    if one.not_before is not None:
+        _check_instant("not_before", one.not_before)
+    if one.expires_at is not None:
+        _check_instant("expires_at", one.expires_at)
+
+
+def _check_instant(name: str, instant: datetime) -> None:
+    if instant.tzinfo is None:
+        raise EnvelopeError(f"{name} {instant!r} has no time zone")
 
 
 def _distinct_keys(messages: Sequence[NewMessage], ids: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -240,14 +240,15 @@ def statements(messages: Sequence[Queued]) -> Iterator[Given]:
     """
     for some in _portions(messages):
         if _is_one(some):
-            values = _one_values(*some[0])
-            yield (
-                _ready_one,
-                [None if value is None else octets(value) for octets, value in zip(_one_octets, values, strict=True)],
-            )
+            yield _ready_one, _octets(_one_values(*some[0]))
         else:
             arrays = zip(_MANY, _many_values(some), strict=True)
             yield _ready_many, [wire.array(kind, values) for (_, kind), values in arrays]
+
+
+def _octets(values: Sequence[Any]) -> list[bytes | None]:
+    pairs = zip(_one_octets, values, strict=True)
+    return [None if value is None else octets(value) for octets, value in pairs]
 
 
 # On any other connection of the driver's
@@ -290,6 +291,9 @@ def _is_one(messages: Sequence[Queued]) -> bool:
 
 def _portions(messages: Sequence[Queued]) -> Iterator[Sequence[Queued]]:
     """Cut *messages* up for statements of a bounded size."""
+    if len(messages) == 1:
+        yield messages
+        return
     begun, size = 0, 0
     for place, (_, one) in enumerate(messages):
         if place > begun and (size + one.size_bytes > MOST_BYTES or place - begun == MOST_MESSAGES):

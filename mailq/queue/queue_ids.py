@@ -10,6 +10,8 @@ from datetime import datetime
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 10
 RANDOM_BITS = 5 * _LENGTH
+# Every message gets one, so two characters are found at once.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 def queue_id(now: datetime, random_bits: int) -> str:
@@ -18,4 +20,4 @@ def queue_id(now: datetime, random_bits: int) -> str:
 
 
 def _encode(number: int) -> str:
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (_LENGTH - 1), -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0)])

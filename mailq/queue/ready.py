@@ -19,8 +19,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -143,14 +143,21 @@ class ReadyConnections:
         Raises:
             SQLAlchemyError: As SQLAlchemy would raise it; nothing was written, unless the connection was lost.
         """
-        with self._one() as ready:
+        ready = self._take()
+        try:
             if len(work) == 1:
                 ready.run(*work[0])
-                return
-            ready.say(b"BEGIN ISOLATION LEVEL READ COMMITTED")
-            for each in work:
-                ready.run(*each)
-            ready.say(b"COMMIT")
+            else:
+                ready.say(b"BEGIN ISOLATION LEVEL READ COMMITTED")
+                for each in work:
+                    ready.run(*each)
+                ready.say(b"COMMIT")
+        except BaseException as error:
+            wrapped = self._after(error, ready)
+            if wrapped is None:
+                raise
+            raise wrapped from error
+        self._give_back(ready)
 
     def close(self) -> None:
         """Close those that are not in use."""
@@ -168,24 +175,16 @@ class ReadyConnections:
         self._open = self._waiting = 0
         self._returned = threading.Condition()
 
-    @contextmanager
-    def _one(self) -> Iterator[DriverConnection]:
-        ready = self._take()
-        try:
-            yield ready
-        except BaseException as error:
-            lost = ready.is_lost()
-            if ready.is_idle():
-                self._give_back(ready)
-            else:
-                self._drop(ready)
-            if lost:
-                self.close()
-            wrapped = as_sqlalchemy(error, self._engine, lost=lost)
-            if wrapped is None:
-                raise
-            raise wrapped from error
-        self._give_back(ready)
+    def _after(self, error: BaseException, ready: DriverConnection) -> DBAPIError | None:
+        """Put *ready* away after *error*; return that as SQLAlchemy would raise it, None if it is not the driver's."""
+        lost = ready.is_lost()
+        if ready.is_idle():
+            self._give_back(ready)
+        else:
+            self._drop(ready)
+        if lost:
+            self.close()
+        return as_sqlalchemy(error, self._engine, lost=lost)
 
     def _take(self) -> DriverConnection:
         try:

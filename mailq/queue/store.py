@@ -176,6 +176,8 @@ class Store:
             ContentStoreUnavailableError: Large content cannot be written to its place; nothing was written.
             SchemaError: The tables are missing.
         """
+        if self._objects is None:
+            return self._insert(messages, connection)
         with placed(messages, self._objects) as ready:
             return self._insert(ready, connection)
 
