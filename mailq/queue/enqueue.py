@@ -107,7 +107,8 @@ def _checked(messages: Sequence[NewMessage]) -> list[str]:
     for one in messages:
         _check(one)
     now = datetime.now(UTC)
-    return [queue_id(now, secrets.randbits(RANDOM_BITS)) for _ in messages]
+    # In order, so that rows and index entries of one statement are written side by side.
+    return [queue_id(now, bits) for bits in sorted([secrets.randbits(RANDOM_BITS) for _ in messages])]
 
 
 def _check(one: NewMessage) -> None:
