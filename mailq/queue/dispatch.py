@@ -14,7 +14,7 @@ scanned. Destination rows are locked in the order of their names.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, literal, null, select, union_all, update
 
@@ -181,8 +181,7 @@ class Noticed:
     urgent: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Newcomer:
+class Newcomer(NamedTuple):
     """A fresh recipient as somebody saw it."""
 
     id: int
@@ -195,7 +194,7 @@ def newcomers(database: Database, *, after: int, limit: int) -> list[Newcomer]:
     """Return the first *limit* fresh recipients with ids above *after*. They stay fresh: nothing is written."""
     with database.read() as connection:
         rows = connection.execute(_newcomers, {"after": after, "limit": limit})
-        return [Newcomer(row.id, row.nexthop, row.due_at, row.priority) for row in rows]
+        return list(map(Newcomer._make, rows))
 
 
 def ring_for(database: Database, due: Mapping[str, datetime]) -> None:

@@ -37,8 +37,8 @@ _LONGEST_LOOK_SECONDS: Final = 0.25
 _GATHER_SECONDS: Final = 0.01
 _MOST_WISHES: Final = 200
 # Others wait for the answer: it is a matter of milliseconds with so many recipients.
-_MOST_RECIPIENTS: Final = 1000
-_MORE_AT_A_TIME: Final = 20
+_MOST_RECIPIENTS: Final = 2500
+_MORE_AT_A_TIME: Final = 50
 _LONGEST_SLEEP_SECONDS: Final = 0.5
 
 

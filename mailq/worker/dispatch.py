@@ -72,6 +72,7 @@ class Dispatcher:
         send_reports: Queues the reports about at most so many messages, and returns how many.
         certainty: What becomes of mail that a lost worker was at work on.
         settled_seconds: What is new for so long after it was first seen is noticed in writing.
+        takes_here: Whether somebody in this process takes what is due to a nexthop without a ring.
         serve_here: Serves nexthops that cannot be rung for, and returns which.
         housekeep: Deletes a little of what is finished and old.
         monotonic: Seconds that never go backwards.
@@ -87,6 +88,7 @@ class Dispatcher:
         send_reports: Callable[[int], int],
         certainty: CertaintyRules = _RULES,
         settled_seconds: float = SETTLED_SECONDS,
+        takes_here: Callable[[str], bool] = lambda _: False,
         serve_here: Callable[[Iterable[str]], frozenset[str]] = nobody,
         housekeep: Callable[[], None] = no_housekeeping,
         monotonic: Callable[[], float] = time.monotonic,
@@ -96,6 +98,7 @@ class Dispatcher:
         self._ringer = ringer
         self._settings = settings
         self._send_reports = send_reports
+        self._takes_here = takes_here
         self._serve_here = serve_here
         self._housekeep = housekeep
         self._certainty = certainty
@@ -146,7 +149,7 @@ class Dispatcher:
         return self._not_rung.union(due), len(due) >= RINGS
 
     def _ring(self, wanted: Iterable[str]) -> frozenset[str]:
-        names = sorted(wanted)
+        names = sorted(nexthop for nexthop in wanted if not self._takes_here(nexthop))
         shut = self._obstacles(names, urgent=False)
         # What is kept free for urgent mail is opened only for that: whoever is rung in vain costs as much as a message.
         urgent = [nexthop for nexthop in shut if self._has_urgent(nexthop)]

@@ -24,6 +24,7 @@ from mailq.worker.tickets import Ticket
 log = logging.getLogger(__name__)
 _SHARES: Final = 3
 _TICK_SECONDS: Final = 1.0
+_MOVING_SECONDS: Final = 2.0
 
 
 class Leases(Protocol):
@@ -156,6 +157,15 @@ class Heartbeat:
         finally:
             with self._lock:
                 self._watches.discard(watch)
+
+    def moves(self, nexthop: str) -> bool:
+        """Whether a task that takes any mail of *nexthop* has got on within the last moments."""
+        since = self._monotonic() - _MOVING_SECONDS
+        with self._lock:
+            return any(
+                watch.name == nexthop and watch.progress_at >= since and not watch.ticket.urgent
+                for watch in self._watches
+            )
 
     def beat(self) -> None:
         """Renew everything once."""

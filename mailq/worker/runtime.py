@@ -125,6 +125,10 @@ class Runtime:
         """Whether no more than half of the threads have a task."""
         return self._tasks * 2 <= self.settings.worker_concurrency
 
+    def takes(self, nexthop: str) -> bool:
+        """Whether a task of this process takes what is due to *nexthop* without being rung for: it has it look."""
+        return self.claims.nudge(nexthop) or self.heartbeat.moves(nexthop)
+
     def has_enough_for(self, nexthop: str) -> bool:
         """Whether another session with *nexthop* would only be one more to take turns in a busy interpreter."""
         return self.pulse.busy and self._serving[nexthop] > BUSY_SESSIONS

@@ -262,7 +262,7 @@ class _Service:
 
     def _work(self, lease: Lease) -> bool:
         """Deliver what is leased; return whether there may be more, as far as one can tell from it."""
-        if lease.full and self.well:
+        if lease.full:
             self._call_help()
         batch = Batch()
         try:
@@ -311,9 +311,9 @@ class _Service:
         return well and note_life(self.nexthop, self.runtime)
 
     def _call_help(self) -> None:
-        """Ring for one more session, unless there is no room or this task rang a moment ago."""
+        """Ring for one more session, unless there is no room, no use for it, or this task asked a moment ago."""
         now = self.runtime.monotonic()
-        if now - self.rung_at < _RING_AGAIN_SECONDS or now - self.asked_at < _ASK_AGAIN_SECONDS:
+        if now - self.asked_at < _ASK_AGAIN_SECONDS or self.runtime.has_enough_for(self.nexthop):
             return
         self.asked_at = now
         if self.runtime.desk.has_room(self.nexthop):

@@ -99,6 +99,7 @@ class Ticket:
 
     Attributes:
         nexthop: Whom the task serves.
+        urgent: It is for urgent mail alone.
         drained: Its task left no mail behind.
         died: What killed a window, since it was last looked at.
     """
@@ -107,7 +108,7 @@ class Ticket:
         self.nexthop = nexthop
         self.died: list[WindowChange] = []
         self._office = office
-        self._urgent = urgent
+        self.urgent = urgent
         self._hold((admitted,))
         self._news: list[Feedback] = []
         self._bad_news = False
@@ -177,7 +178,7 @@ class Ticket:
             address=address,
             source=counter.source_for(address),
             tenant=self._tenant,
-            urgent=self._urgent,
+            urgent=self.urgent,
         )
         gates = counter.gates(traffic)
         self._drop(self.keys - {gate.key for gate in gates})
@@ -233,7 +234,7 @@ class Ticket:
         if self._tenant:
             self._drop({tenant_key(self._tenant)})
         self._tenant = ""
-        gates = self._office.counter.gates(Traffic(nexthop=self.nexthop, tenant=tenant, urgent=self._urgent))
+        gates = self._office.counter.gates(Traffic(nexthop=self.nexthop, tenant=tenant, urgent=self.urgent))
         self._add([gate for gate in gates if gate.key == tenant_key(tenant)], want=NOTHING)
         self._tenant = tenant
 
@@ -281,7 +282,7 @@ class Ticket:
             InfrastructureError: Whoever counts cannot be reached.
         """
         counter = self._office.counter
-        gates = counter.gates(Traffic(nexthop=nexthop, hosts=hosts, urgent=self._urgent))
+        gates = counter.gates(Traffic(nexthop=nexthop, hosts=hosts, urgent=self.urgent))
         missing = [gate for gate in gates if gate.key not in self.keys]
         self.tell()
         self.turn_to("")

@@ -216,6 +216,7 @@ def build_dispatcher(runtime: Runtime, *, goes_on: bool = True) -> Dispatcher:
         serve_here=ByHand(lambda nexthop: serve_nexthop(nexthop, runtime), most=settings.worker_concurrency)
         if settings.limits_fallback == "sql"
         else nobody,
+        takes_here=runtime.takes,
         ringer=runtime.ringer,
         settings=settings,
         send_reports=send_reports,

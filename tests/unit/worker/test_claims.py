@@ -102,7 +102,7 @@ def test_no_more_is_asked_for_at_once_than_is_soon_answered(crew: Crew) -> None:
     crew.shelf.let.clear()
     first = crew.ask("a")
     eventually(lambda: crew.shelf.asked == [["a"]])
-    large = [crew.threads.submit(crew.claims.claim, Wish(nexthop=name, limit=600)) for name in "bcd"]
+    large = [crew.threads.submit(crew.claims.claim, Wish(nexthop=name, limit=1500)) for name in "bcd"]
     eventually(lambda: len(crew.claims._waiting) == 4)
     crew.shelf.let.set()
     assert [None] * 4 == [lease_in(one) for one in (first, *large)]

@@ -1,6 +1,6 @@
 """The dispatcher rings who is due and has room, once each, and makes up for rings that failed."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -110,7 +110,9 @@ class Bell:
 class Scene:
     """A dispatcher between fakes."""
 
-    def __init__(self, *, rules: Rules = NO_RULES, **settings: Any) -> None:
+    def __init__(
+        self, *, rules: Rules = NO_RULES, takes_here: Callable[[str], bool] = lambda _: False, **settings: Any
+    ) -> None:
         options = Settings(**settings)
         book = RuleBook(options, file=rules)
         self.clock = FakeClock()
@@ -130,6 +132,7 @@ class Scene:
             ),
             ringer=self.bell,  # type: ignore[arg-type]  # the part that dispatching needs
             settings=options,
+            takes_here=takes_here,
             send_reports=lambda limit: min(limit, self.reports),
             monotonic=self.clock.monotonic,
         )
@@ -287,3 +290,10 @@ def test_a_database_that_is_down_is_the_callers_to_handle() -> None:
     scene.queue.sweep = fail  # type: ignore[method-assign]  # for this test alone
     with pytest.raises(DatabaseUnavailableError):
         scene.dispatcher.run_once()
+
+
+def test_who_is_taken_care_of_in_this_process_needs_no_ring() -> None:
+    scene = Scene(takes_here=lambda nexthop: nexthop == "b")
+    scene.queue.due = ["a", "b", "c"]
+    assert 2 == scene.dispatcher.run_once().rung
+    assert ["a", "c"] == scene.bell.rung

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -170,3 +171,21 @@ def test_the_thread_ticks_until_it_is_stopped_and_survives_a_bug() -> None:
     assert [True] * 3 == [ticks.acquire(timeout=5) for _ in range(3)]
     heartbeat.stop()
     assert not {thread for thread in threading.enumerate() if thread.name == "mailq-heartbeat"}
+
+
+def test_a_task_moves_that_has_just_got_on_with_its_nexthop() -> None:
+    scene = Scene()
+    with scene.heartbeat.watch("a", mock.Mock(urgent=False)) as watch:
+        watch.progress()
+        scene.clock.advance(1.0)
+        assert (True, False) == (scene.heartbeat.moves("a"), scene.heartbeat.moves("b"))
+        scene.clock.advance(2.0)
+        assert not scene.heartbeat.moves("a")
+    assert not scene.heartbeat.moves("a")
+
+
+def test_a_task_for_urgent_mail_alone_does_not_move_the_rest() -> None:
+    scene = Scene()
+    with scene.heartbeat.watch("a", mock.Mock(urgent=True)) as watch:
+        watch.progress()
+        assert not scene.heartbeat.moves("a")
