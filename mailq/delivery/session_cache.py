@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Final
 
 from mailq.delivery.ports import Clock, Gatekeeper, Passage
@@ -121,19 +122,15 @@ class SessionCache:
         return None
 
     def give_up(self, is_wanted: Callable[[Passage], bool]) -> bool:
-        """Close the oldest session whose right to be open is wanted for another; False when none is kept."""
+        """Close the oldest session whose right to be open is wanted for another; False when none is kept.
+
+        One that is reserved as well: its message finds another way.
+        """
         with self._lock:
-            found = None
-            for key, kept in self._by_endpoint.items():
-                one = next((one for one in kept if one.session.passage and is_wanted(one.session.passage)), None)
-                if one is not None and (found is None or one.idle_until < found[1].idle_until):
-                    found = key, one
-            if found is None:
-                return False
-            self._by_endpoint[found[0]].remove(found[1])
-            if not self._by_endpoint[found[0]]:
-                del self._by_endpoint[found[0]]
-        found[1].session.quit()
+            found = self._oldest(is_wanted)
+        if found is None:
+            return False
+        found.quit()
         return True
 
     def close_idle(self) -> None:
@@ -153,6 +150,23 @@ class SessionCache:
             stale = self._remove_older(float("inf"))
         for session in stale:
             session.close()
+
+    def _oldest(self, is_wanted: Callable[[Passage], bool]) -> Session | None:
+        """Remove and return the oldest session with such a right."""
+        every = chain(self._reserved.values(), *self._by_endpoint.values())
+        wanted = [one for one in every if one.session.passage and is_wanted(one.session.passage)]
+        if not wanted:
+            return None
+        oldest = min(wanted, key=lambda one: one.idle_until)
+        following = oldest.session.following
+        if following is not None:
+            del self._reserved[id(following.request)]
+            return oldest.session
+        kept = self._by_endpoint[oldest.session.key]
+        kept.remove(oldest)
+        if not kept:
+            del self._by_endpoint[oldest.session.key]
+        return oldest.session
 
     def _bind(self, key: SessionKey, binding: _Binding) -> None:
         bindings = self._bindings.setdefault(key, deque())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailq.delivery.deliver import deliver
-from mailq.delivery.ports import Ports
+from mailq.delivery.ports import Passage, Ports, Way
 from mailq.envelope import CacheRule, DeliveryRequest, Encoding, Protocol, Recipient
 from mailq.errors import ConnectionLostError, ConnectionTimeoutError, LeaseLostError
 from mailq.status import Outcome, RecipientId, Stage
@@ -278,3 +278,55 @@ def test_a_content_that_is_gone_when_its_turn_comes_closes_the_session():
         run(world, second, replace(world.ports, bodies=Gone()))
     assert world.network.connections[0].closed
     assert FOLLOWED == world.said("mx1")
+
+
+class Right:
+    """The right to one connection."""
+
+    most_messages = 0
+
+    def __init__(self) -> None:
+        self.left = False
+
+    def leave(self) -> None:
+        self.left = True
+
+
+class Gate:
+    """Gives each connection a right of its own."""
+
+    def __init__(self) -> None:
+        self.rights: list[Right] = []
+
+    def admit(self, way: Way) -> Right:
+        self.rights.append(Right())
+        return self.rights[-1]
+
+    def claim_on(self, passage: Passage) -> int:
+        return 2
+
+    def take_over(self, passage: Passage) -> Passage | None:
+        return passage
+
+
+def test_a_session_with_commands_ahead_gives_its_right_to_be_open_up_when_it_is_wanted():
+    world = World({"mx1": FakeServer()})
+    gate = Gate()
+    first, second = requests(world)
+    run(world, first, replace(world.ports, gate=gate, following=lambda: second))
+    assert not world.cache.give_up(lambda right: right is not gate.rights[0])
+    assert world.cache.give_up(lambda right: right is gate.rights[0])
+    assert gate.rights[0].left
+    assert 0 == len(world.cache)
+    assert FOLLOWED == world.said("mx1")
+    assert [SENT] == [brief(outcome) for outcome in run(world, second, replace(world.ports, gate=gate))]
+
+
+def test_a_right_that_ends_meanwhile_closes_the_session():
+    world = World({"mx1": FakeServer()})
+    gate = Gate()
+    first, second = requests(world)
+    run(world, first, replace(world.ports, gate=gate, following=lambda: second))
+    gate.take_over = lambda passage: None
+    assert [SENT] == [brief(outcome) for outcome in run(world, second, replace(world.ports, gate=gate))]
+    assert [True, False] == [right.left for right in gate.rights]
