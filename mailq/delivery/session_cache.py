@@ -158,10 +158,10 @@ class SessionCache:
         if not wanted:
             return None
         oldest = min(wanted, key=lambda one: one.idle_until)
-        following = oldest.session.following
-        if following is not None:
-            del self._reserved[id(following.request)]
-            return oldest.session
+        for key, one in self._reserved.items():
+            if one is oldest:
+                del self._reserved[key]
+                return oldest.session
         kept = self._by_endpoint[oldest.session.key]
         kept.remove(oldest)
         if not kept:
