@@ -97,7 +97,8 @@ class SocketConnection:
             ConnectionTimeoutError: Nothing arrived for *timeout_seconds*.
         """
         # What TLS has deciphered already, the system knows nothing of.
-        if self._encrypted is None and not self._poll(_milliseconds(timeout_seconds)):
+        deciphered = self._encrypted is not None and self._encrypted.socket.pending()
+        if not deciphered and not self._poll(_milliseconds(timeout_seconds)):
             raise ConnectionTimeoutError(_TIMED_OUT)
         try:
             data = self._socket.recv(RECEIVE_BYTES)
