@@ -81,7 +81,11 @@ def record(url: str) -> dict[str, Any]:
 
 def _live(store: Store) -> None:
     """Queue, deliver, defer, bounce, hand back, look, order, purge."""
-    ids = store.insert([a_message("a@far.test", "b@far.test"), a_message("c@near.test"), a_message("d@far.test")])
+    # On a connection where it is heard; by itself the store says the same over connections of its own.
+    with store.engine.begin() as connection:
+        (one,) = store.insert([a_message("a@far.test", "b@far.test")], connection=connection)
+        two = store.insert([a_message("c@near.test")], connection=connection)
+        ids = [one, *two, *store.insert([a_message("d@far.test")], connection=connection)]
     store.elect("worker 1", role="dispatch", lease_time=MINUTE)
     store.notice_new(limit=100)
     store.due_nexthops(limit=100, ring_timeout=MINUTE)
