@@ -2,14 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from email.generator import BytesGenerator
+from email.policy import Compat32, compat32
 from email.utils import parseaddr
+from io import BytesIO
 from typing import Any, Final
 
+from django.core.mail import message as django_messages
 from django.core.mail.message import EmailMessage
 from django.core.mail.utils import DNS_NAME
 
 from mailq.api import Submission, SubmissionOptions
 from mailq.errors import EnvelopeError
+
+_LINE_LENGTH: Final = 76
+# Django's own way to write what it makes of a message; releases from 6.0 on leave that to Python.
+_AS_BYTES: Final = getattr(getattr(django_messages, "MIMEMixin", None), "as_bytes", None)
 
 ATTRIBUTE: Final = "mailq_options"
 """Where a message carries its own options."""
@@ -39,7 +47,7 @@ def submission_of(message: EmailMessage, defaults: Mapping[str, Any], hostname: 
     options = {**defaults, **own}
     sender = options.pop("sender", None)
     return Submission(
-        message=message.message().as_bytes(),
+        message=_octets(message.message()),
         sender=_qualified(message.from_email if sender is None else sender, hostname),
         recipients=[_qualified(address, hostname) for address in message.recipients()],
         **options,
@@ -54,6 +62,30 @@ def unknown_options(options: Iterable[str], known: Sequence[str] = OPTIONS_FOR_A
     near = get_close_matches(wrong[0].lower(), known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
     return f"Unknown options {', '.join(map(repr, wrong))}. {hint}"
+
+
+class PlainHeaders(Compat32):
+    """Python's older rules for messages, which Django keeps to; short headers in ASCII take a shorter way."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """Return the header *name*, folded where it must be."""
+        if isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip():
+            line = f"{name}: {value}"
+            if len(line) <= _LINE_LENGTH:
+                return f"{line}{self.linesep}".encode("ascii")
+        return bytes(super().fold_binary(name, value))
+
+
+_plain_headers: Final = PlainHeaders()
+
+
+def _octets(message: Any) -> bytes:
+    """Return what ``as_bytes`` of a message of Django's does."""
+    if message.policy is not compat32 or type(message).as_bytes is not _AS_BYTES:
+        return bytes(message.as_bytes())
+    target = BytesIO()
+    BytesGenerator(target, mangle_from_=False, policy=_plain_headers).flatten(message, linesep="\n")
+    return target.getvalue()
 
 
 def _qualified(text: str, hostname: str) -> str:
