@@ -41,7 +41,7 @@ COALESCE_SECONDS: Final = 0.5
 BREAKER_SECONDS: Final = 5.0
 TOLD_AT_ONCE: Final = 10
 """So many nexthops are rung for new mail one after the other by one process,"""
-TOLD_PER_SECOND: Final = 10
+TOLD_PER_SECOND: Final = 2
 """then so many a second: a ring costs as much as delivering several messages, published and consumed."""
 _MOST_REMEMBERED: Final = 10_000
 _MUTE: Final = "it did not answer in time"

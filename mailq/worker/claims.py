@@ -14,7 +14,8 @@ once.
 
 Invariants:
     A wish is answered once, by a lease, by nothing or by an error, and only to who wished.
-    Of one nexthop, one wish at a time is asked for.
+    Of one nexthop, one wish at a time is asked for; where several tasks wait for its mail, what comes goes to one of
+    them, and to the others when that is more than it takes.
 
 Source: smtp-delivery Q-60
 """
@@ -142,8 +143,10 @@ class Claims:
         seconds = patience.total_seconds()
         # Where more comes at once than this, it is claimed as usual the next time.
         wish = replace(wish, limit=min(wish.limit, _MORE_AT_A_TIME))
-        first_look = BUSY_LOOK_SECONDS if self._is_busy() else FIRST_LOOK_SECONDS
-        return self._ask(wish, first_look=min(first_look, seconds), patience=seconds, give_up=give_up)
+        return self._ask(wish, first_look=min(self._first_look(), seconds), patience=seconds, give_up=give_up)
+
+    def _first_look(self) -> float:
+        return BUSY_LOOK_SECONDS if self._is_busy() else FIRST_LOOK_SECONDS
 
     def nudge(self, nexthop: str) -> bool:
         """Have a task that waits for mail of *nexthop* look at once; False where none waits."""
@@ -235,5 +238,17 @@ class Claims:
                     continue
                 self._waiting.remove(one)
                 one.answer(None if lease is None else Claimed(lease, asked_at), error)
+            self._put_off({one.wish.nexthop for one in wishes if not _is_full(leases.get(one.wish.nexthop))}, now)
             self._is_led = False
             self._wake_next()
+
+    def _put_off(self, nexthops: Collection[str], now: float) -> None:
+        """Have whoever else waits for mail of these look later: all of it was leased now, and is better sent by one."""
+        later = now + self._first_look()
+        for one in self._waiting:
+            if one.is_idle and one.wish.nexthop in nexthops:
+                one.look_at = min(max(one.look_at, later), one.until)
+
+
+def _is_full(lease: Lease | None) -> bool:
+    return lease is not None and lease.full

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,6 +12,7 @@ from mailq.errors import DatabaseUnavailableError
 from mailq.queue.messages import Lease, Wish
 from mailq.worker import claims as module
 from mailq.worker.claims import Claimed, Claims
+from tests.fakes.clock import FakeClock
 from tests.fakes.poll import eventually
 
 LONG = timedelta(seconds=30)
@@ -26,6 +27,13 @@ def never() -> bool:
     return False
 
 
+class Leased(NamedTuple):
+    """As much of a lease as is looked at."""
+
+    name: str
+    full: bool
+
+
 class Shelf:
     """Has mail for the nexthops in ``due``, once each; answers when it is let."""
 
@@ -35,6 +43,7 @@ class Shelf:
         self.let = threading.Event()
         self.let.set()
         self.error: Exception | None = None
+        self.full = False
 
     def claim_many(self, wishes: Sequence[Wish], *, owner: str, lease_time: timedelta) -> Mapping[str, Lease]:
         assert ("me", LEASE_TIME) == (owner, lease_time)
@@ -46,7 +55,7 @@ class Shelf:
         for one in wishes:
             if one.nexthop in self.due:
                 self.due.remove(one.nexthop)
-                found[one.nexthop] = f"lease on {one.nexthop}"
+                found[one.nexthop] = Leased(f"lease on {one.nexthop}", self.full)
         return found
 
 
@@ -75,9 +84,10 @@ def crew() -> Iterator[Crew]:
     crew.threads.shutdown()
 
 
-def lease_in(future: "Future[Claimed | None]") -> object:
+def lease_in(future: "Future[Claimed | None]") -> str | None:
     claimed = future.result(10)
-    return claimed and claimed.lease
+    lease: Any = claimed and claimed.lease
+    return lease and lease.name
 
 
 def test_what_is_due_is_leased_and_nothing_is_nothing(crew: Crew) -> None:
@@ -169,6 +179,25 @@ def test_nobody_is_nudged_who_does_not_wait_or_waits_for_urgent_mail_alone(crew:
     assert not crew.claims.nudge("a")
     done.set()
     assert urgent.result(10) is None
+
+
+@pytest.mark.parametrize(("full", "looks_after"), [(False, 1500.0), (True, 1000.0)])
+def test_whoever_else_waits_for_a_nexthop_looks_later_when_all_its_mail_was_leased(
+    monkeypatch: pytest.MonkeyPatch, *, full: bool, looks_after: float
+) -> None:
+    monkeypatch.setattr(module, "FIRST_LOOK_SECONDS", 1000.0)
+    clock, done = FakeClock(), threading.Event()
+    crew, began = Crew(monotonic=clock.monotonic), clock.monotonic()
+    crew.shelf.full, crew.shelf.due = full, ["a"]
+    waiting = [crew.wait("a", timedelta(hours=1), done.is_set) for _ in range(2)]
+    eventually(lambda: len(crew.claims._waiting) == 2)
+    clock.advance(500.0)
+    crew.claims.nudge("a")
+    eventually(lambda: any(one.done() for one in waiting))
+    assert [looks_after] == [one.look_at - began for one in crew.claims._waiting]
+    done.set()
+    crew.claims.nudge("a")
+    crew.threads.shutdown()
 
 
 def test_a_busy_process_looks_later(monkeypatch: pytest.MonkeyPatch) -> None:
