@@ -9,13 +9,15 @@ Source: RFC 3463 §3, smtp-delivery P-60 to P-68.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from mailq.queue.messages import RecipientResult
 from mailq.queue.record import outcome_word
-from mailq.status import Delivered, DeliveryReport, EnhancedStatus, Outcome, SessionFacts, Stage
+from mailq.queue.stories import first_word
+from mailq.status import Delivered, DeliveryReport, EnhancedStatus, Reply, SessionFacts, Stage
 from mailq.worker.durations import LONG_WAITS, Durations
 from mailq.worker.metric_names import METRICS
 from mailq.worker.tally import count_outcomes
@@ -38,6 +40,8 @@ _STAGES: Final = {
     Stage.END_OF_DATA: "end_of_data",
 }
 """Those that have a time series; the others are about taking leave."""
+# By identity, because an enumeration's own hash is a call of Python code.
+_NAME_OF: Final = {id(stage): name for stage, name in _STAGES.items()}
 _PARTS: Final = ("dns", "connect")
 """Of :attr:`~mailq.status.SessionFacts.seconds`, what comes before there is a session."""
 
@@ -69,7 +73,7 @@ class Metrics:
 
     def recorded(self, results: Iterable[RecipientResult]) -> None:
         """Count outcomes that stand in the queue now."""
-        words = [(outcome_word(result), _class_and_subject(_status_of(result.outcome))) for result in results]
+        words = [_labels_of(result) for result in results]
         self._records.inc()
         for labels in words:
             child = self._outcome_children.get(labels)
@@ -94,7 +98,8 @@ class Metrics:
                 self._count_new(facts)
         if waited_seconds is not None:
             sent = sum(isinstance(outcome, Delivered) for outcome in report.outcomes.values())
-            self._waits.observe([("", max(0.0, waited_seconds))] * sent)
+            if sent:
+                self._waits.observe([("", max(0.0, waited_seconds))] * sent)
 
     def claimed(self, recipients: int) -> None:
         """Count a claim that leased so many recipients; 0 is none."""
@@ -154,20 +159,27 @@ def _sessions_of(report: DeliveryReport) -> Iterator[SessionFacts]:
                 yield facts
 
 
-def _status_of(outcome: Outcome) -> EnhancedStatus:
-    return outcome.reply.status if isinstance(outcome, Delivered) else outcome.failure.status
+def _labels_of(result: RecipientResult) -> tuple[str, str]:
+    outcome = result.outcome
+    if isinstance(outcome, Delivered):
+        return outcome_word(result), _status_label(outcome.reply.code, first_word(outcome.reply))
+    return outcome_word(result), _class_and_subject(outcome.failure.status)
+
+
+@lru_cache(maxsize=1024)
+def _status_label(code: int, word: str) -> str:
+    return _class_and_subject(Reply(code, (f"{code:03} {word}",)).status)
 
 
 def _class_and_subject(status: EnhancedStatus) -> str:
     return f"{status.severity.value}.{status.subject if status.subject in _SUBJECTS else 'x'}"
 
 
-def _waits_of(facts: SessionFacts) -> Iterator[tuple[str, float]]:
-    """Yield each stage and the time that the session waited in it."""
-    yield from ((part, facts.seconds[part]) for part in _PARTS if part in facts.seconds)
-    added: dict[str, float] = {}
+def _waits_of(facts: SessionFacts) -> list[tuple[str, float]]:
+    """Return each stage and the time that the session waited in it."""
+    added: dict[str, float] = {part: facts.seconds[part] for part in _PARTS if part in facts.seconds}
     for stage, seconds in facts.stages.items():
-        name = _STAGES.get(stage)
+        name = _NAME_OF.get(id(stage))
         if name is not None:
             added[name] = added.get(name, 0.0) + seconds
-    yield from added.items()
+    return list(added.items())

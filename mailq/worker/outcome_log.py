@@ -18,6 +18,11 @@ from mailq.status import Delivered
 log = logging.getLogger("mailq.outcome")
 
 
+def is_logged() -> bool:
+    """Whether anybody reads these events."""
+    return log.isEnabledFor(logging.INFO)
+
+
 def log_outcome(queue_id: str, nexthop: str, recipient: Recipient, result: RecipientResult, *, lease_id: int) -> None:
     """Write the event of one recipient's outcome, found under a lease."""
     outcome, disposition = result.outcome, result.disposition

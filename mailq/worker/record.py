@@ -35,14 +35,18 @@ from mailq.status import Deferred, Delivered, Failure, Outcome, RecipientId
 from mailq.worker.ahead import Ahead, Part, named_from
 from mailq.worker.committer import PATIENCE_LEASE_TIMES, Direct, Receipt, Writer
 from mailq.worker.listener import Listener, tell_no_application, tell_outcome
-from mailq.worker.outcome_log import log_outcome
+from mailq.worker.outcome_log import is_logged, log_outcome
 
 log = logging.getLogger(__name__)
 
 _RULES: Final = CertaintyRules()
+_DONE: Final = Done()
+_NO_LABELS: Final = Labels()
+# A session names more of its batch when less than this share of what it may have named is left.
+_ENOUGH_NAMED: Final = 0.75
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
     """An entry on its way."""
 
@@ -97,6 +101,7 @@ class Recorder:
         self._may_end = writer is not None and not lease.probe
         self._sent = 0
         self._schedules = Schedules.of(settings)
+        self._confirms = settings.confirm_delay_cleared
         self._on_recorded = on_recorded
         self._listener = listener
         self._monotonic = monotonic
@@ -179,8 +184,17 @@ class Recorder:
         is_next = complete and following < len(self._parts)
         self._sent += sum(isinstance(outcome, Delivered) for outcome in outcomes.values())
         ends = self._may_end and self._sent == len(self._lease.attempts)
-        self._submit(results, request, self._name_from(following) if is_next else None, ends=ends)
+        at_work = self._name_from(following) if is_next and not self._names_enough(following) else None
+        self._submit(results, request, at_work, ends=ends)
         self._harvest()
+
+    def _names_enough(self, number: int) -> bool:
+        """Whether the lease names so much from *number* on, or all there is, that it need not be told more yet.
+
+        What it names and is recorded meanwhile is in no doubt, since it is no longer leased.
+        """
+        left = self._named - number
+        return left > 0 and (self._named == len(self._parts) or left > self._ahead.now * _ENOUGH_NAMED)
 
     def _name_from(self, number: int) -> AtWork:
         # What was named once stays named until it is recorded, so whichever note is the last one holds.
@@ -244,6 +258,9 @@ class Recorder:
 
     def _tell(self, request: DeliveryRequest, results: Sequence[RecipientResult]) -> None:
         """Tell the log and the application what is recorded."""
+        listened = self._listener is not tell_no_application
+        if not listened and not is_logged():
+            return
         by_id = {recipient.id: recipient for recipient in request.recipients}
         for result in results:
             recipient = by_id[result.recipient_id]
@@ -257,20 +274,22 @@ class Recorder:
         return RecipientResult(
             recipient_id=recipient_id,
             outcome=outcome,
-            disposition=Done()
+            disposition=_DONE
             if isinstance(outcome, Delivered)
             else self._ruling(request, recipient_id, outcome, now=now),
             started_at=started_at,
             finished_at=now,
-            confirm_delay=self._settings.confirm_delay_cleared,
+            confirm_delay=self._confirms,
             known=self._known(request, recipient_id),
         )
 
     def _known(self, request: DeliveryRequest, recipient_id: RecipientId) -> Known | None:
         """Return what is known of a recipient; None where somebody may have to be told of its delivery."""
         due_at = self._lease.due.get(recipient_id)
+        if due_at is None or self._confirms:
+            return None
         recipient = next(one for one in request.recipients if one.id == recipient_id)
-        if due_at is None or self._settings.confirm_delay_cleared or Notify.SUCCESS in recipient.notify:
+        if recipient.notify and Notify.SUCCESS in recipient.notify:
             return None
         return Known(
             message_id=request.queue_id,
@@ -304,7 +323,7 @@ class Recorder:
         )
 
     def _labels_of(self, request: DeliveryRequest) -> Labels:
-        return self._lease.labels.get(request.queue_id, Labels())
+        return self._lease.labels.get(request.queue_id, _NO_LABELS)
 
 
 def _tell_unrecorded(request: DeliveryRequest, results: Sequence[RecipientResult], error: Exception) -> None:

@@ -136,8 +136,31 @@ def test_several_are_sent_while_the_first_is_being_recorded() -> None:
     desk.record(0)
     desk.send(1)
     desk.send(2)
-    assert [("a", "b", "c"), ("b", "c", "d"), ("c", "d"), ("d",)] == named(desk.writer.entries)
+    assert [("a", "b", "c"), ("b", "c", "d"), None, None] == named(desk.writer.entries)
     assert [] == desk.told
+
+
+def test_more_is_named_when_a_quarter_of_what_was_named_is_sent() -> None:
+    desk = Desk(parts("abcdefghijklmnopqrst"), ahead=8)
+    desk.writer.at_once = True
+    for number in range(6):
+        desk.send(number)
+    assert ["abcdefgh", None, "cdefghij", None, "efghijkl", None, "ghijklmn"] == [
+        None if one is None else "".join(one) for one in named(desk.writer.entries)
+    ]
+
+
+def test_everything_is_named_before_it_is_begun_however_far_ahead() -> None:
+    """Source: smtp-delivery Q-45."""
+    for ahead in range(1, 9):
+        desk = Desk(parts("abcdefghijklmnopqrst"), ahead=ahead)
+        desk.writer.at_once = True
+        latest: tuple[str, ...] = ("a",)
+        for number, name in enumerate("abcdefghijklmnopqrst"):
+            desk.recorder.begin(number)
+            latest = next((one for one in reversed(named(desk.writer.entries)) if one is not None), latest)
+            assert name in latest
+            desk.record(number)
 
 
 def test_nothing_is_sent_before_the_lease_names_it(waiting: list[threading.Thread]) -> None:
