@@ -18,6 +18,8 @@ from typing import Final
 BLOCK_BYTES: Final = 65_536
 
 _CRLF: Final = b"\r\n"
+_CR_MARKS: Final = bytes(byte == ord("\r") for byte in range(256))
+_LF_MARKS: Final = bytes(byte == ord("\n") for byte in range(256))
 
 
 def encode_content(
@@ -85,10 +87,21 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _with_crlf(data: bytes) -> bytes:
-    pairs = data.count(_CRLF)
-    if pairs == data.count(b"\n") == data.count(b"\r"):
+    if _has_crlf_only(data):
         return data
     return data.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
+
+
+def _has_crlf_only(data: bytes) -> bool:
+    """Whether an LF follows each CR and nothing else: the one as a row of marks is the other, shifted by one.
+
+    To count the pairs would take longer.
+    """
+    return (
+        data.translate(_CR_MARKS)[:-1] == data.translate(_LF_MARKS)[1:]
+        and not data.startswith(b"\n")
+        and not data.endswith(b"\r")
+    )
 
 
 def _folded(data: bytes, column: int, limit: int) -> bytes:
