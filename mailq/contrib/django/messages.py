@@ -92,7 +92,9 @@ def _qualified(text: str, hostname: str) -> str:
     """Return an address as it is, or with our own domain where it has none. Source: postconf(5) append_at_myorigin."""
     # Django lets addresses be translated only when they are used.
     text = str(text)
+    if "@" in text:
+        return text
     _, address = parseaddr(text)
-    if not address or "@" in text or not address.isprintable():
+    if not address or not address.isprintable():
         return text
     return f"{address}@{hostname or DNS_NAME}"
