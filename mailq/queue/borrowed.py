@@ -11,9 +11,11 @@ Invariants:
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import sqlalchemy
 from sqlalchemy import Connection, Dialect, Engine
@@ -26,6 +28,9 @@ from sqlalchemy.types import DateTime
 from mailq.errors import ConfigError, MailqError, RefusedError
 from mailq.queue.engine import Database
 from mailq.queue.ready import DriverConnection, Given, as_sqlalchemy, can_be_used
+
+_OFTEN: Final = 5
+"""A connection that was used so often is probably used on: as with the driver's own ``prepare_threshold``."""
 
 
 class Lender(Protocol):
@@ -58,6 +63,28 @@ class Lender(Protocol):
         """
 
 
+@dataclass(slots=True)
+class _Habit:
+    """How one of the lender's connections is used.
+
+    Attributes:
+        uses: How often, for a statement that is a transaction by itself.
+        keeps: What is prepared on it is there the next time, too.
+        known: Names of what is.
+    """
+
+    uses: int = 0
+    keeps: bool = False
+    known: set[bytes] = field(default_factory=set)
+
+    def is_kept(self, low: DriverConnection) -> bool:
+        """Count one more use of it; tell whether it is worth to prepare a statement, and safe."""
+        self.uses += 1
+        if self.uses == _OFTEN:
+            self.keeps = low.is_direct()
+        return self.keeps
+
+
 class BorrowedDatabase(Database):
     """Transactions of somebody else's.
 
@@ -70,6 +97,7 @@ class BorrowedDatabase(Database):
 
     def __init__(self, lender: Lender) -> None:
         self._lender = lender
+        self._habits: WeakKeyDictionary[Any, _Habit] = WeakKeyDictionary()
         super().__init__(_build_engine(lender))
 
     @contextmanager
@@ -102,7 +130,7 @@ class BorrowedDatabase(Database):
             low, given = self._driver_connection(connection), list(work)
             if len(given) == 1 and connection.autocommit and low.is_idle():
                 # A transaction by itself, without the round trips of another around it.
-                self._run(low, given)
+                self._run_alone(connection, given[0])
                 return True
             with self._lender.transaction():
                 if low.is_idle():
@@ -112,13 +140,33 @@ class BorrowedDatabase(Database):
         return True
 
     def _driver_connection(self, connection: Any) -> DriverConnection:
-        # What is prepared on it is the owner's to say, who may hand it on without a word.
         return DriverConnection(connection, self.engine.dialect.loaded_dbapi, keeps=False)
 
+    def _run_alone(self, connection: Any, given: Given) -> None:
+        """Run a statement that is a transaction by itself, prepared where the connection is used again and again."""
+        driver = self.engine.dialect.loaded_dbapi
+        low = self._driver_connection(connection)
+        with self._raised(low):
+            habit = self._habits.setdefault(connection, _Habit())
+            if habit.is_kept(low):
+                kept = DriverConnection(connection, driver, keeps=True, known=habit.known)
+                # Its owner may have all of it forgotten without a word. Then nothing was done.
+                with suppress(driver.errors.InvalidSqlStatementName, driver.errors.DuplicatePreparedStatement):
+                    kept.run(*given)
+                    return
+                habit.keeps = False
+            low.run(*given)
+
     def _run(self, low: DriverConnection, work: Iterable[Given]) -> None:
-        try:
+        with self._raised(low):
             for each in work:
                 low.run(*each)
+
+    @contextmanager
+    def _raised(self, low: DriverConnection) -> Iterator[None]:
+        """Have errors of the driver raised as SQLAlchemy raises them."""
+        try:
+            yield
         except Exception as error:
             wrapped = as_sqlalchemy(error, self.engine, lost=low.is_lost())
             if wrapped is None:

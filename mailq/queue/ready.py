@@ -58,14 +58,15 @@ class DriverConnection:
         connection: No other thread uses it.
         driver: The module psycopg, which is an extra.
         keeps: Statements are prepared on it, under their names.
+        known: Names of those that are; None: none yet.
     """
 
-    def __init__(self, connection: Any, driver: Any, *, keeps: bool) -> None:
+    def __init__(self, connection: Any, driver: Any, *, keeps: bool, known: set[bytes] | None = None) -> None:
         self.returned_at = 0.0
         self._connection = connection
         self._low = connection.pgconn
         self._keeps = keeps
-        self._known: set[bytes] = set()
+        self._known: set[bytes] = set() if known is None else known
         self._driver = driver
         self._done, self._rows = driver.pq.ExecStatus.COMMAND_OK, driver.pq.ExecStatus.TUPLES_OK
         self._binary = driver.pq.Format.BINARY
@@ -92,6 +93,12 @@ class DriverConnection:
     def is_lost(self) -> bool:
         """Tell whether there is nobody at the other end any more."""
         return bool(self._low.status == self._driver.pq.ConnStatus.BAD)
+
+    def is_direct(self) -> bool:
+        """Ask whether the server at the other end is the one that was connected to, and not one that a pooler chose."""
+        answer = self._low.exec_(b"SELECT pg_backend_pid()")
+        self._check(answer)
+        return bool(int(answer.get_value(0, 0)) == self._low.backend_pid)
 
     def close(self) -> None:
         """End it."""

@@ -5,14 +5,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
 from mailq.envelope import Encoding, Notify, Ret
-from mailq.errors import DatabaseUnavailableError
+from mailq.errors import DatabaseUnavailableError, MailqError
 from mailq.queue import enqueue, one_statement, ready
 from mailq.queue.engine import build_engine
 from mailq.queue.messages import NewMessage, NewRecipient
@@ -223,6 +225,84 @@ def test_an_error_in_one_of_several_statements_takes_all_back_and_the_store_stay
     monkeypatch.undo()
     assert [] == store.list_recipients(Selector(), limit=10)
     assert 1 == len(store.insert([a_message("bob@far.test")]))
+
+
+class OneConnection:
+    """Lends one connection, as a framework that commits each statement by itself."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.lent = psycopg.connect(url.partition("?")[0], autocommit=True, prepare_threshold=None)
+
+    def connection(self) -> psycopg.Connection[Any]:
+        return self.lent
+
+    def transaction(self) -> AbstractContextManager[object]:
+        return self.lent.transaction()
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        call()
+
+    def explain(self, _error: Exception, meaning: MailqError | None) -> MailqError | None:
+        return meaning
+
+    def prepared(self) -> list[Any]:
+        return self.lent.execute("SELECT name FROM pg_prepared_statements").fetchall()
+
+
+@pytest.fixture
+def lender(postgres_url: str) -> Iterator[OneConnection]:
+    one = OneConnection(postgres_url)
+    with one.lent:
+        yield one
+
+
+def test_a_lent_connection_that_is_used_often_gets_the_statement_prepared(lender: OneConnection) -> None:
+    store = Store.borrowing(lender)
+    for number in range(4):
+        store.insert([a_message(f"r{number}@far.test")])
+    assert [] == lender.prepared()
+    for number in range(4):
+        store.insert([a_message(f"s{number}@far.test")])
+    assert [("mailq_insert_one",)] == lender.prepared()
+    assert 8 == len(store.list_recipients(Selector(), limit=10))
+
+
+def test_a_lent_connection_whose_owner_forgets_what_was_prepared_is_used_without(lender: OneConnection) -> None:
+    store = Store.borrowing(lender)
+    for number in range(6):
+        store.insert([a_message(f"r{number}@far.test")])
+    lender.lent.execute("DISCARD ALL")
+    for number in range(2):
+        store.insert([a_message(f"s{number}@far.test")])
+    assert [] == lender.prepared()
+    assert 8 == len(store.list_recipients(Selector(), limit=10))
+
+
+def test_nothing_is_prepared_where_a_pooler_chooses_the_server(
+    lender: OneConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DriverConnection, "is_direct", lambda _: False)
+    store = Store.borrowing(lender)
+    for number in range(8):
+        store.insert([a_message(f"r{number}@far.test")])
+    assert [] == lender.prepared()
+
+
+def test_in_a_transaction_of_the_lender_s_all_of_it_is_taken_back(lender: OneConnection) -> None:
+    store = Store.borrowing(lender)
+    with lender.lent.transaction(force_rollback=True):
+        store.insert([a_message("bob@far.test")])
+        store.insert([a_message("bob@far.test"), a_message("eve@far.test")])
+        assert 3 == len(store.list_recipients(Selector(), limit=10))
+    assert [] == store.list_recipients(Selector(), limit=10)
+
+
+def test_a_lost_connection_of_the_lender_s_is_told(lender: OneConnection, postgres_server: PostgresServer) -> None:
+    store = Store.borrowing(lender)
+    disconnect(postgres_server, store)
+    with pytest.raises(DatabaseUnavailableError, match="check that it runs"):
+        store.insert([a_message("bob@far.test")])
 
 
 def test_more_threads_than_connections_take_turns(store: Store) -> None:

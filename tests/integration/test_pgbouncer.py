@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from mailq.queue.ready import DriverConnection
 from mailq.queue.store import Store
 from mailq.testing.pgbouncer import PgBouncer, find_pgbouncer
 from mailq.testing.redisd import RedisServer
@@ -54,6 +55,13 @@ def test_many_threads_queue_and_take_mail_over_few_connections(pooler: PgBouncer
             for done in [pool.submit(store.insert, [a_message(f"r{n}@far.test")]) for n in range(60)]:
                 done.result(timeout=60)
         assert 60 == sum(store.counts().values())
+
+
+def test_a_pooler_is_told_from_the_server_itself(pooler: PgBouncer, postgres_url: str) -> None:
+    """On a connection that somebody else made, nothing else says what is there."""
+    for url, expected in ((pooler.url.partition("?")[0], False), (postgres_url, True)):
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert expected == DriverConnection(connection, psycopg, keeps=False).is_direct()
 
 
 def test_the_schema_is_made_by_way_of_a_pooler(pooler: PgBouncer) -> None:
