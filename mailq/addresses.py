@@ -72,7 +72,7 @@ def plain_local_part(local: str) -> str:
 
 def quoted_local_part(plain: str) -> str:
     """Return a local part that holds *plain*, in double quotes only where it must be. Source: RFC 5321 §4.1.2."""
-    if _DOT_ATOM.fullmatch(plain) and not any(character.isspace() for character in plain):
+    if _DOT_ATOM.fullmatch(plain) and not _holds_space(plain):
         return plain
     escaped = re.sub(r'(["\\])', r"\\\1", plain)
     return f'"{escaped}"'
@@ -133,12 +133,17 @@ def _split(text: str) -> tuple[str, str]:
         raise ValueError("has no domain; write it as user@example.org")
     if "@" in domain:
         raise ValueError("has more than one @; put the local part in double quotes if it really holds one")
-    if not _DOT_ATOM.fullmatch(local) or any(character.isspace() for character in local):
+    if not _DOT_ATOM.fullmatch(local) or _holds_space(local):
         raise ValueError(
             "has a local part (before the @) that is empty or holds a space, a misplaced dot or a special character; "
             "correct it, or put the local part in double quotes"
         )
     return local, domain
+
+
+def _holds_space(atoms: str) -> bool:
+    # There is none in ASCII that an atom could hold.
+    return not atoms.isascii() and any(character.isspace() for character in atoms)
 
 
 def _quote(inside: str) -> str:
