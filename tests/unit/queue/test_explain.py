@@ -76,7 +76,7 @@ def leased(**fields: Any) -> Situation:
         (DUE, Blocker.NOTHING, "is due since 2026-03-01 11:59:00 UTC and is taken up as soon as"),
         (replace(DUE, ahead=3), Blocker.NOTHING, "behind 3 others"),
         (replace(DUE, ahead=MOST_COUNTED), Blocker.NOTHING, "behind at least 1000 others"),
-        (replace(DUE, is_fresh=True), Blocker.NOT_NOTICED, "is new, and the dispatcher's next round"),
+        (replace(DUE, is_fresh=True), Blocker.NOT_NOTICED, "is new, and the dispatcher's round"),
         (
             LATER,
             Blocker.NOT_DUE,
