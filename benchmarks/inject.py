@@ -56,7 +56,7 @@ def into_mailq(mail: Mail) -> Send:
     from mailq.settings_sources import load  # noqa: PLC0415 - as above
 
     queue = Queue(settings=load())
-    queue.counts()
+    queue.prepare()
 
     def send(numbers: Sequence[int]) -> None:
         if len(numbers) == 1:

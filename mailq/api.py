@@ -139,6 +139,20 @@ class Queue(Operating):
             call_after_commit(connection, nexthops, self._tell)
             return ids
 
+    def prepare(self) -> None:
+        """Do now what the first message would otherwise wait for: load code, connect, look at the schema.
+
+        For the start of a process that serves requests. A broker that cannot be reached is waited for
+        ``publish_timeout`` at most, and then rung for later.
+
+        Raises:
+            DatabaseUnavailableError: The database cannot be reached.
+            SchemaError: The database needs ``mailq migrate``.
+        """
+        self._ready()
+        if self._ring is None and not self.settings.broker_url.startswith("memory:"):
+            self._publisher.prepare()
+
     def check(self, submission: Submission) -> None:
         """Do nothing when *submission* could be queued; errors are those of :meth:`send`. No database is asked."""
         with ExitStack() as files:

@@ -51,6 +51,14 @@ class Publisher:
             self.disconnect()
             raise
 
+    def connect(self) -> None:
+        """Connect, unless there is a connection, so that the first ring need not. Raises what the transport raises."""
+        if self._producer is None:
+            connection = self._app.connection_for_write()
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            self._producer = self._app.amqp.Producer(connection, auto_declare=False)
+            self._connection = connection
+
     def disconnect(self) -> None:
         """Forget the connection."""
         connection, self._connection, self._producer = self._connection, None, None
@@ -58,18 +66,13 @@ class Publisher:
             connection.release()
 
     def _publish(self, nexthop: str, *, urgent: bool) -> bool:
-        producer = self._producer
-        if producer is None:
-            connection = self._app.connection_for_write()
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            producer = self._producer = self._app.amqp.Producer(connection, auto_declare=False)
-            self._connection = connection
+        self.connect()
         if not urgent and self._is_crowded():
             return False
         self._app.send_task(
             DELIVER_TASK,
             kwargs={"nexthop": nexthop, "v": RING_VERSION},
-            producer=producer,
+            producer=self._producer,
             queue=DELIVER_QUEUE,
             priority=URGENT_RING if urgent else ORDINARY_RING,
             retry=False,

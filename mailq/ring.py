@@ -18,6 +18,8 @@ Source: celery.md §2.5, §2.8, §2.12, §6 pitfalls 10 and 43.
 """
 
 import atexit
+
+# Loaded here, and not by Celery in the thread: that may be when the process ends, and then it can no longer be.
 import logging
 import os
 import queue
@@ -149,6 +151,15 @@ class Ringer:
         if mute:
             self._trip(state, _MUTE)
 
+    def prepare(self) -> None:
+        """Load and connect what the first ring needs, waiting for ``publish_timeout`` at most; never raises."""
+        job = _Job(())
+        with self._lock:
+            state = self._state
+            self._ensure_thread(state)
+            state.jobs.put(job)
+        self._wait(state, job, self._settings.publish_timeout)
+
     def finish(self) -> None:
         """Wait until what was told is published, for ``publish_timeout`` at most."""
         told = self._state.told
@@ -266,6 +277,7 @@ def _note(state: _State, nexthops: Iterable[str], now: float) -> None:
 
 
 def _publish_all(job: _Job, publisher: Publisher) -> None:
+    publisher.connect()
     for nexthop in job.nexthops:
         if job.abandoned:
             return
