@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, literal, null, select, union_all, update
 
+from mailq.queue import one_settlement
 from mailq.queue.engine import Database
 from mailq.queue.sqltypes import DatabaseNow, EarlierOf, LaterOf, UtcDateTime, seconds_from_now
 from mailq.queue.states import State
@@ -238,6 +239,21 @@ def settle(database: Database, nexthop: str, *, well: bool | None = None) -> Non
         nexthop: As stored.
         well: It did well, which is kept, or it did not, which has what was kept forgotten; None: nobody knows.
     """
+    settle_many(database, {nexthop: well})
+
+
+def settle_many(database: Database, nexthops: Mapping[str, bool | None]) -> None:
+    """Do the same for several nexthops, each with whether it did well."""
+    settled: frozenset[str] = frozenset()
+    if nexthops and database.dialect == one_settlement.DIALECT:
+        with database.write_at_once() as connection:
+            settled = one_settlement.settle_at_once(connection, nexthops, well_kept_seconds=WELL_TO_THE.total_seconds())
+    for nexthop in sorted(nexthops.keys() - settled):
+        settle_alone(database, nexthop, well=nexthops[nexthop])
+
+
+def settle_alone(database: Database, nexthop: str, *, well: bool | None = None) -> None:
+    """Settle a nexthop in a transaction that has its destination locked from the beginning."""
     with database.write() as connection:
         # Locked first, read in a statement of its own: a deferral that is being recorded comes after the lock is gone
         # and lowers the time again, one recorded before is seen.

@@ -293,6 +293,10 @@ class Store:
         """Set the next ring of *nexthop* to its earliest waiting recipient, or to never; keep whether it did *well*."""
         dispatch.settle(self._database, nexthop, well=well)
 
+    def settle_many(self, nexthops: Mapping[str, bool | None]) -> None:
+        """Settle several nexthops, each with whether it did well, which None leaves open; on PostgreSQL all at once."""
+        dispatch.settle_many(self._database, nexthops)
+
     # What nexthops share
 
     def park(self, keys: Mapping[str, str], *, look_again: timedelta) -> None:

@@ -87,6 +87,16 @@ def test_a_nexthop_that_is_settled_waits_no_more(store: Store) -> None:
     assert [] == store.parked(most=5)
 
 
+def test_many_are_settled_at_once_known_or_not(store: Store) -> None:
+    due(store, "a.test", "b.test")
+    park(store, "a.test")
+    store.settle_many({"a.test": True, "b.test": None, "unknown.test": True})
+    assert [] == store.parked(most=5)
+    assert {"a.test", "unknown.test"} == store.proven(["a.test", "b.test", "unknown.test"], within=HOUR)
+    assert ["a.test", "b.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+    store.settle_many({})
+
+
 def test_servers_of_a_nexthop_are_kept_whatever_their_order(store: Store) -> None:
     due(store, "a.test", "b.test")
     store.note_hosts("a.test", ["mx2.test", "mx1.test"])

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from mailq.errors import DatabaseUnavailableError, IdempotencyConflictError
-from mailq.queue import claims
+from mailq.queue import claims, dispatch, record
+from mailq.queue.engine import Database
 from mailq.queue.messages import Wish
 from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
@@ -92,10 +93,73 @@ def test_a_deferral_recorded_between_the_look_and_the_write_of_a_settlement_is_r
 
     with ThreadPoolExecutor(1) as pool:
         event.listen(store.engine, "before_cursor_execute", record_now)
-        store.settle("far.test")
+        dispatch.settle_alone(Database(store.engine), "far.test")
         event.remove(store.engine, "before_cursor_execute", record_now)
         recordings[0].result(timeout=30)
     assert ["far.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_deferral_that_is_being_recorded_during_a_settlement_is_rung(store: Store, *, known: bool) -> None:
+    store.insert([a_message("bob@far.test")])
+    lease = take(store)
+    if known:
+        store.settle("far.test")
+    with ThreadPoolExecutor(1) as pool:
+        with store.engine.begin() as connection:
+            record.record_in(connection, lease.id, [deferred(one) for one in recipients_of(lease)])
+            settlement = pool.submit(store.settle, "far.test")
+            wait_until(lambda: is_somebody_waiting(connection))
+        settlement.result(timeout=30)
+    assert ["far.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+
+
+def test_a_settlement_in_one_statement_writes_what_one_in_several_does(store: Store) -> None:
+    """For mail of several priorities or none, of the dead, of who waits for room, and of who did well before."""
+    site, now = "UPDATE mailq_destination SET", "statement_timestamp()"
+    cases = {
+        "none": "",
+        "mixed": "",
+        "later": "UPDATE mailq_recipient SET due_at = due_at + interval '1 h' WHERE nexthop = :name AND priority = 5",
+        "dead": f"{site} dead_since = {now}, probe_at = now() + interval '2 h' WHERE nexthop = :name",
+        "parked": f"{site} waits_for = 'key', waits_since = {now} WHERE nexthop = :name",
+        "well": f"{site} well_at = {now} - interval '1 min' WHERE nexthop = :name",
+        "long": f"{site} well_at = {now} - interval '1 day' WHERE nexthop = :name",
+    }
+    wells = {"well": True, "unwell": False, "unknown": None}
+    names = [f"{case}-{well}-{way}.test" for case in cases for well in wells for way in ("one", "more")]
+    for name in names:
+        if not name.startswith("none"):
+            store.insert([a_message(f"a@{name}", priority=priority) for priority in (1, 5, 7)])
+        store.settle(name)
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE mailq_recipient SET due_at = now() + priority * interval '1 min'"))
+        for name in names:
+            if change := cases[name.split("-")[0]]:
+                connection.execute(text(change), {"name": name})
+    known = {name: wells[name.split("-")[1]] for name in names}
+    store.settle_many({name: well for name, well in known.items() if name.endswith("one.test")})
+    for name in names:
+        if name.endswith("more.test"):
+            dispatch.settle_alone(Database(store.engine), name, well=known[name])
+    columns = (
+        "next_ring_at, waits_for, waits_since, now() - well_at < interval '30 s', now() - well_at > interval '2 h' "
+    )
+    with store.engine.connect() as connection:
+        found = connection.execute(text(f"SELECT nexthop, {columns} FROM mailq_destination")).all()
+    rows = {row[0]: tuple(row)[1:] for row in found}
+    assert len(names) == len(rows)
+    for name in names:
+        assert rows[name.replace("-one", "-more")] == rows[name]
+    assert 1 < len({row[0] for row in rows.values()})
+
+
+def test_a_task_s_end_is_one_statement(store: Store) -> None:
+    store.settle("far.test")
+    seen: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *given: seen.append(given[2].split()[0]))
+    store.settle("far.test", well=True)
+    assert ["WITH"] == seen
 
 
 def test_a_recipient_that_somebody_else_has_locked_is_passed_over(store: Store) -> None:
@@ -219,6 +283,7 @@ def turn(store: Store, nexthop: str) -> None:
     store.record(lease.id, [deferred(one, wait=HOUR)])
     store.release(lease.id)
     store.settle(nexthop)
+    store.settle_many({nexthop: None, "d9.test": True})
 
 
 def test_no_worker_or_dispatcher_reads_the_backlog(backlog: Store) -> None:
