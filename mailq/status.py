@@ -10,6 +10,7 @@ Source: RFC 5321 §4.2, RFC 3463, smtp-delivery S-04, T-01 to T-39.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NewType
 
 from mailq.security import TlsResult
@@ -52,9 +53,7 @@ class EnhancedStatus:
     def find(cls, text: str) -> "EnhancedStatus | None":
         """Return the status at the start of *text*; None where there is none."""
         match = _ENHANCED.match(text)
-        if match is None:
-            return None
-        return cls(Severity(int(match[1])), int(match[2]), int(match[3]))
+        return None if match is None else _enhanced_status(match[0])
 
     def as_transient(self) -> "EnhancedStatus":
         """Return the same subject and detail as a transient status."""
@@ -62,6 +61,13 @@ class EnhancedStatus:
 
     def __str__(self) -> str:
         return f"{self.severity.value}.{self.subject}.{self.detail}"
+
+
+@lru_cache(maxsize=1024)
+def _enhanced_status(text: str) -> EnhancedStatus:
+    """Read what :data:`_ENHANCED` has found; there are few."""
+    severity, subject, detail = map(int, text.split("."))
+    return EnhancedStatus(Severity(severity), subject, detail)
 
 
 @dataclass(frozen=True, slots=True)
