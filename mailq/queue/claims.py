@@ -176,7 +176,8 @@ def _read(database: Database, wish: Wish, rows: Sequence[Row[Any]], *, owner: st
         token, wish.nexthop, requests, owner=owner, taken_at=taken_at, taken=rows, found=messages,
         instant=one_claim.instant,
     )  # fmt: skip
-    return replace(made, full=len(rows) >= wish.limit)
+    contents = {row.message_id: row.content for row in rows if row.content is not None}
+    return replace(made, full=len(rows) >= wish.limit, contents=contents)
 
 
 def _claim_alone(

@@ -141,6 +141,7 @@ class Lease:
         due: Since when each recipient was due; empty where nobody asked.
         priority: Of its least urgent message.
         probe: Tries whether a dead destination is back; see :mod:`mailq.queue.sites`.
+        contents: By queue id, the content of some messages, where it came with the lease.
     """
 
     id: int
@@ -156,6 +157,7 @@ class Lease:
     due: Mapping[RecipientId, datetime] = field(default_factory=dict)
     priority: int = DEFAULT_PRIORITY
     probe: bool = False
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,11 @@ from mailq.queue.turns import TAKEN
 DIALECT: Final = "postgresql"
 """Where it can be used."""
 
+LEASE_BYTES: Final = 262_144
+"""So much content comes with a lease at most; what is behind that is read later."""
+CLAIM_BYTES: Final = 1_048_576
+"""So much with all leases of one claim."""
+
 _WAITING: Final = "mail.state = 'queued' AND mail.nexthop = wish.nexthop"
 _HERE: Final = f"{_WAITING} AND mail.priority = wish.due[1]"
 _MAIL: Final = "FROM mailq_recipient AS mail WHERE"
@@ -104,12 +109,20 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
     WHERE taken.id = mine.id AND (taken.state = 'queued') IS NOT FALSE
     RETURNING mine.number, taken.*, mine.taken_at
 )
-SELECT ready.number, ready.due, ready.probe_due, {_OF_RECIPIENT}, taken.lease_id AS token,
-    date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE}
-FROM ready
-    LEFT JOIN taken USING (number)
-    LEFT JOIN mailq_message AS message ON message.id = taken.message_id
-ORDER BY ready.number, taken.due_at, taken.id
+SELECT found.*, body.data AS content
+FROM (
+    SELECT ready.number, ready.due, ready.probe_due, {_OF_RECIPIENT}, taken.lease_id AS token,
+        date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE},
+        sum(message.size_bytes) OVER (PARTITION BY ready.number ORDER BY taken.due_at, taken.id) AS octets,
+        sum(message.size_bytes) OVER (ORDER BY ready.number, taken.due_at, taken.id) AS all_octets,
+        row_number() OVER (PARTITION BY taken.message_id ORDER BY taken.due_at, taken.id) AS copy
+    FROM ready
+        LEFT JOIN taken USING (number)
+        LEFT JOIN mailq_message AS message ON message.id = taken.message_id
+) AS found
+    LEFT JOIN mailq_content AS body ON body.message_id = found.message_id AND body.parts = 1 AND body.location = ''
+        AND found.octets <= {LEASE_BYTES} AND found.all_octets <= {CLAIM_BYTES} AND found.copy = 1
+ORDER BY found.number, found.due_at, found.id
 """  # noqa: S608 - of the tables' own columns
 
 

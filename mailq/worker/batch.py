@@ -128,7 +128,7 @@ def deliver_batch(
         watch,
         recorder,
         parts=_as_tried(parts, rule, recorder),
-        ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(parts, runtime)),
+        ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(lease, parts, runtime)),
         alone=tuple(part.alone for part in work),
     )
     try:
@@ -151,11 +151,11 @@ def _as_tried(parts: Sequence[DeliveryRequest], rule: CacheRule, recorder: Recor
     return tuple(replace(one, cache=rule, doubt_settles=recorder.doubt_settles(one)) for one in parts)
 
 
-def _bodies(parts: Sequence[DeliveryRequest], runtime: Runtime) -> MessageBodies:
+def _bodies(lease: Lease, parts: Sequence[DeliveryRequest], runtime: Runtime) -> MessageBodies:
     stored = runtime.store.bodies
     if runtime.ports.bodies is not stored:
         return runtime.ports.bodies
-    return ReadAhead(stored, {request.queue_id: request.size_bytes for request in parts})
+    return ReadAhead(stored, {request.queue_id: request.size_bytes for request in parts}, lease.contents)
 
 
 @dataclass(slots=True)

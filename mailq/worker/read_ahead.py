@@ -14,6 +14,7 @@ from typing import BinaryIO, Final, Protocol
 
 MOST_BYTES: Final = 262_144
 MOST_MESSAGES: Final = 100
+_NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class Shelf(Protocol):
@@ -32,14 +33,15 @@ class ReadAhead:
     Args:
         shelf: Where contents lie.
         sizes: By queue id, the octets of each message, in the order of sending.
+        held: Contents that came with the lease, by queue id; no more than one reads in advance.
     """
 
-    def __init__(self, shelf: Shelf, sizes: Mapping[str, int]) -> None:
+    def __init__(self, shelf: Shelf, sizes: Mapping[str, int], held: Mapping[str, bytes] = _NOTHING) -> None:
         self._shelf = shelf
         self._sizes = sizes
         self._order = list(sizes)
         self._place = {queue_id: place for place, queue_id in enumerate(self._order)}
-        self._held: dict[str, bytes] = {}
+        self._held: dict[str, bytes] = dict(held)
 
     def open(self, queue_id: str) -> AbstractContextManager[BinaryIO]:
         """Open the content of a message, for one reading from the beginning.
@@ -60,5 +62,6 @@ class ReadAhead:
             if room < 0:
                 break
             wanted.append(following)
-        # Those that were passed over will hardly be asked for again.
-        self._held = self._shelf.read_small(wanted) if wanted else {}
+        if wanted:
+            # Those that were passed over will hardly be asked for again.
+            self._held = self._shelf.read_small(wanted)

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from mailq.queue.audit import By
 from mailq.queue.messages import Lease, Wish
+from mailq.queue.one_claim import CLAIM_BYTES
 from mailq.queue.store import Store
 from tests.fakes.queue_values import EXPIRED, MINUTE, a_message, sent, transient, words
 
@@ -130,3 +131,25 @@ def test_every_lease_is_recorded_by_itself(store: Store) -> None:
     ids = store.insert([a_message(f"r@d{number}.test") for number in range(5)])
     finished(store, list(claim(store, *(f"d{number}.test" for number in range(5))).values()))
     assert ["sent"] * 5 == words(store, ids)
+
+
+def test_small_contents_may_come_with_a_lease_and_are_those_of_the_messages(store: Store) -> None:
+    small, large = b"From: a\r\n\r\n" + bytes(range(256)) * 4, b"x" * 200_000
+    messages = [a_message("a@far.test", "b@far.test", content=small), a_message("c@far.test", content=large)]
+    messages += [a_message("d@far.test", content=large), a_message("e@near.test", content=small)]
+    first, second, third, other = store.insert(messages)
+    found = claim(store, "far.test", "near.test")
+    far, near = found["far.test"].contents, found["near.test"].contents
+    if store.engine.dialect.name == "postgresql":
+        assert ({first, second}, {other}) == (far.keys(), near.keys())
+    for queue_id in far.keys() | near.keys():
+        assert store.bodies.read_small([queue_id]) == {queue_id: (far | near)[queue_id]}
+    assert third not in far
+
+
+def test_no_more_content_comes_with_a_claim_than_fits(store: Store) -> None:
+    store.insert([a_message(f"a@d{number}.test", content=b"x" * 200_000) for number in range(9)])
+    found = claim(store, *(f"d{number}.test" for number in range(9)))
+    assert 9 == len(found)
+    held = sum(len(content) for lease in found.values() for content in lease.contents.values())
+    assert held <= CLAIM_BYTES

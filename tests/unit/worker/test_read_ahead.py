@@ -70,3 +70,11 @@ def test_what_is_no_single_row_is_opened_as_ever() -> None:
     shelf.read_small = lambda _: {}  # type: ignore[method-assign,assignment]  # as if the content lay elsewhere
     assert b"object" == read(ReadAhead(shelf, {"a": 1}), "a")
     assert ["a"] == shelf.opened
+
+
+def test_what_came_with_the_lease_is_not_asked_for() -> None:
+    shelf = Shelf({name: name.encode() for name in "abcd"})
+    bodies = ReadAhead(shelf, {"a": 1, "b": MOST_BYTES + 1, "c": 1, "d": 1}, {"a": b"held a", "c": b"held c"})
+    assert [b"held a", b"b", b"held c", b"d"] == [read(bodies, name) for name in "abcd"]
+    assert ([["d"]], ["b"]) == (shelf.asked, shelf.opened)
+    assert b"a" == read(bodies, "a")
