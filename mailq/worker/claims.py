@@ -34,8 +34,8 @@ FIRST_LOOK_SECONDS: Final = 0.02
 BUSY_LOOK_SECONDS: Final = 0.1
 """The same where the process is busy: mail to a busy nexthop waits this much longer, and costs a fraction."""
 _LONGEST_LOOK_SECONDS: Final = 0.25
-# Those that would be due a moment later are asked for with the others.
-_GATHER_SECONDS: Final = 0.01
+# Who would be asked for a moment later is asked for with the others.
+_GATHER_SHARE: Final = 0.5
 _MOST_WISHES: Final = 200
 # Others wait for the answer: it is a matter of milliseconds with so many recipients.
 _MOST_RECIPIENTS: Final = 2500
@@ -204,10 +204,11 @@ class Claims:
         """Return those to be asked for now, one a nexthop, in the order in which they came."""
         if not any(one.look_at <= now for one in self._waiting):
             return ()
+        soon = now + _GATHER_SHARE * self._first_look()
         chosen: dict[str, _Asked] = {}
         recipients = 0
         for one in self._waiting:
-            if one.look_at <= now + _GATHER_SECONDS and one.wish.nexthop not in chosen:
+            if one.look_at <= soon and one.wish.nexthop not in chosen:
                 chosen[one.wish.nexthop] = one
                 recipients += one.wish.limit
                 if len(chosen) >= _MOST_WISHES or recipients >= _MOST_RECIPIENTS:

@@ -143,7 +143,6 @@ def test_nothing_came_for_as_long_as_a_task_waits(crew: Crew) -> None:
 
 def test_those_that_wait_are_asked_for_together(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 5.0)
     waiting = [crew.wait(name, timedelta(seconds=0.6)) for name in "abcd"]
     assert [None] * 4 == [lease_in(one) for one in waiting]
     assert ["a", "b", "c", "d"] in [sorted(one) for one in crew.shelf.asked]
