@@ -23,13 +23,19 @@ class Pulse:
     Args:
         monotonic: Seconds that never go backwards.
         cpu: Seconds of processor time that this process has used.
+        on_beat: Told after each look: the share of a processor used since the one before, and whether threads are late.
     """
 
     def __init__(
-        self, *, monotonic: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.process_time
+        self,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
+        on_beat: Callable[[float, bool], None] = lambda _share, _late: None,
     ) -> None:
         self._monotonic = monotonic
         self._cpu = cpu
+        self._on_beat = on_beat
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lateness = 0.0
@@ -65,5 +71,7 @@ class Pulse:
         asked_at, used = self._monotonic(), self._cpu()
         while not self._stop.wait(_BEAT_SECONDS):
             now, cpu = self._monotonic(), self._cpu()
-            self.note(now - asked_at - _BEAT_SECONDS, (cpu - used) / max(now - asked_at, _BEAT_SECONDS))
+            share = (cpu - used) / max(now - asked_at, _BEAT_SECONDS)
+            self.note(now - asked_at - _BEAT_SECONDS, share)
+            self._on_beat(share, self.late)
             asked_at, used = now, cpu

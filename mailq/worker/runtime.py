@@ -37,11 +37,13 @@ from mailq.worker.pulse import Pulse
 from mailq.worker.suspended import never
 from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import OnTrouble, tell_nobody
+from mailq.worker.turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
 BUSY_SESSIONS: Final = 2
 """So many sessions with one nexthop keep a busy interpreter busy, while one of them waits for its server."""
+_MANY: Final = 10_000
 
 
 class Routine(Protocol):
@@ -77,6 +79,7 @@ class Runtime:
         certainty: What follows when nobody knows whether mail was sent, and when it makes us stumble.
         committer: Records for all tasks; None: each outcome is recorded by itself.
         pulse: Whether this process is slow itself.
+        turnstile: How many sessions work at a time.
         routine: The delivery routine.
         on_trouble: Gets what the routine reports of troubled sessions.
         suspended: Whether somebody has stopped a nexthop; asked between messages.
@@ -99,6 +102,7 @@ class Runtime:
     certainty: CertaintyRules = field(default_factory=CertaintyRules)
     committer: Committer | None = None
     pulse: Pulse = field(default_factory=Pulse)
+    turnstile: Turnstile = field(default_factory=lambda: Turnstile(_MANY))
     routine: Routine = deliver
     on_trouble: OnTrouble = tell_nobody
     suspended: Callable[[str], bool] = never

@@ -56,6 +56,7 @@ from mailq.worker.serve import serve_nexthop
 from mailq.worker.suspended import Suspended
 from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import TroubleNotices
+from mailq.worker.turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 # Beyond the threads, the heartbeat and the dispatcher count sessions.
@@ -169,7 +170,8 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         stall_time=settings.stall_time,
         on_tick=_in_turn(sessions.close_idle, desk.on_tick, security.on_tick),
     )
-    pulse = Pulse()
+    turnstile = Turnstile(settings.worker_concurrency)
+    pulse = Pulse(on_beat=lambda share, late: turnstile.follow(share, late=late))
     trouble = TroubleNotices(
         store,
         clock=clock,
@@ -188,6 +190,7 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         heartbeat=heartbeat,
         claims=Claims(store, owner=owner, lease_time=settings.lease_time, is_busy=lambda: pulse.busy),
         pulse=pulse,
+        turnstile=turnstile,
         security=security,
         certainty=CertaintyRules.of(settings),
         committer=Committer(store, lease_time=settings.lease_time),

@@ -1,0 +1,106 @@
+"""How many sessions work at a time."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mailq.worker import turnstile as module
+from mailq.worker.turnstile import LEAST, Turnstile, next_width
+from tests.fakes.poll import eventually
+
+
+@pytest.mark.parametrize(
+    ("expected", "width", "share", "late"),
+    [
+        (50, 100, 0.8, False),
+        (50, 100, 0.4, True),
+        (100, 100, 0.7, False),
+        (6, 4, 0.39, True),
+        (6, 4, 0.5, False),
+        (8, 4, 0.1, False),
+        (100, 90, 0.1, False),
+        (LEAST, LEAST, 1.0, True),
+        (LEAST, 3, 1.0, True),
+    ],
+)
+def test_the_width_follows_what_the_process_has_to_do(expected: int, width: int, share: float, *, late: bool) -> None:
+    assert expected == next_width(width, most=100, share=share, late=late)
+
+
+def test_an_idle_process_soon_lets_everybody_work() -> None:
+    width, beats = LEAST, 0
+    while width < 1000:
+        width, beats = next_width(width, most=1000, share=0.0, late=False), beats + 1
+    assert beats <= 10
+
+
+class Crew:
+    """Threads that want to work."""
+
+    def __init__(self, turnstile: Turnstile, count: int) -> None:
+        self.turnstile = turnstile
+        self.lock = threading.Lock()
+        self.order: list[int] = []
+        self.go_home = [threading.Event() for _ in range(count)]
+        self.threads = ThreadPoolExecutor(count)
+
+    def come(self, number: int) -> None:
+        before = len(self.turnstile._waiting) + len(self.order)
+        self.threads.submit(self.work, number)
+        eventually(lambda: len(self.turnstile._waiting) + len(self.order) > before)
+
+    def work(self, number: int) -> None:
+        with self.turnstile.passed():
+            with self.lock:
+                self.order.append(number)
+            assert self.go_home[number].wait(10)
+
+    def end(self) -> None:
+        for event in self.go_home:
+            event.set()
+        self.threads.shutdown()
+
+
+def test_no_more_work_at_a_time_than_it_is_wide_and_who_came_first_is_next() -> None:
+    turnstile = Turnstile(LEAST)
+    crew = Crew(turnstile, 5)
+    for number in range(5):
+        crew.come(number)
+    assert [0, 1] == crew.order
+    crew.go_home[1].set()
+    eventually(lambda: len(crew.order) == 3)
+    assert [0, 1, 2] == crew.order
+    crew.end()
+    assert [0, 1, 2, 3, 4] == crew.order[:3] + sorted(crew.order[3:])
+
+
+def test_who_waits_gets_in_when_it_widens() -> None:
+    turnstile = Turnstile(100)
+    for _ in range(10):
+        turnstile.follow(1.0, late=True)
+    crew = Crew(turnstile, 4)
+    for number in range(4):
+        crew.come(number)
+    assert [0, 1] == crew.order
+    turnstile.follow(0.0, late=False)
+    eventually(lambda: len(crew.order) == 4)
+    crew.end()
+
+
+def test_nobody_waits_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONGEST_WAIT_SECONDS", 0.05)
+    crew = Crew(Turnstile(LEAST), 3)
+    for number in range(3):
+        crew.come(number)
+    eventually(lambda: len(crew.order) == 3)
+    crew.end()
+    assert 0 == crew.turnstile._inside
+
+
+def test_work_that_fails_leaves_the_place_free() -> None:
+    turnstile = Turnstile(LEAST)
+    for _ in range(5):
+        with pytest.raises(ValueError, match="no"), turnstile.passed():
+            raise ValueError("no")
+    assert 0 == turnstile._inside
