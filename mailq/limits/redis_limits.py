@@ -1,10 +1,10 @@
 """Limits over all workers, in Redis.
 
-Each operation is one script, hence one step and one round trip, however many
-gates it is about; only :meth:`RedisLimits.renew` and :meth:`RedisLimits.room`
-take a step for each session or group, all in one round trip. Time is Redis' own. What
-nobody needs any more expires. A wiped Redis is filled again as holders renew;
-windows and buckets begin anew.
+Each operation is one script, hence one step, however many gates it is about;
+what several threads ask at the same moment shares a round trip. Only
+:meth:`RedisLimits.renew` and :meth:`RedisLimits.room` take a step for each
+session or group. Time is Redis' own. What nobody needs any more expires. A wiped
+Redis is filled again as holders renew; windows and buckets begin anew.
 
 Redis Cluster is not supported: the keys of one operation belong to several slots of a cluster.
 """
@@ -27,6 +27,7 @@ from mailq.limits.gates import ZERO, Admitted, Feedback, Gate, GateView, Refused
 from mailq.limits.operations import needed_of
 from mailq.limits.port import ONE_MESSAGE, ONE_SESSION, Spent, new_token
 from mailq.limits.redis_packing import Call, changes_of, each_of, packed, refused_of, view_of
+from mailq.limits.together import Together
 from mailq.limits.window import microseconds
 
 _T = TypeVar("_T")
@@ -52,6 +53,7 @@ class RedisLimits:
         self._prefix = prefix
         self._time = time
         self._script = client.register_script(_SCRIPT)
+        self._together: Together[Call, Any] = Together(self._answers, most=_STEPS)
 
     @classmethod
     def open(cls, url: str, *, prefix: str, max_connections: int) -> "RedisLimits":
@@ -144,9 +146,14 @@ class RedisLimits:
         self._client.close()
 
     def _run(self, operation: str, admitted: Admitted, **numbers: Any) -> Any:
-        names, request = self._call(operation, admitted, **numbers)
-        answer = _reach(lambda: self._script(keys=names, args=(request,)))
+        answer = self._together(self._call(operation, admitted, **numbers))
         return json.loads(answer) if isinstance(answer, bytes) else answer
+
+    def _answers(self, calls: Sequence[Call]) -> Sequence[Any]:
+        if len(calls) > 1:
+            return _reach(partial(self._pipeline, calls))
+        ((names, request),) = calls
+        return [_reach(lambda: self._script(keys=names, args=(request,)))]
 
     def _run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run each call, and return their answers."""

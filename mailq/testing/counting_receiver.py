@@ -26,6 +26,7 @@ class _Session:
     address: str
     buffer: bytes = b""
     in_content: bool = False
+    thinks: bool = False
     active_at: float = 0.0
     answers: list[tuple[float, bytes]] = field(default_factory=list)
 
@@ -158,13 +159,14 @@ class CountingReceiver:
 
     def _answers(self, session: _Session) -> bytes:
         answer = b""
-        while True:
+        # What stands behind the end of a message is answered after it.
+        while not session.thinks:
             if session.in_content:
                 content, dot, rest = session.buffer.partition(b"\r\n.\r\n")
                 if not dot:
                     session.buffer = content
                     return answer
-                session.buffer, session.in_content = rest, False
+                session.buffer, session.in_content, session.thinks = rest, False, True
                 at = time.monotonic() + self._think.get(session.address, 0.0)
                 heapq.heappush(self._timers, (at, next(self._numbers), session, b"250 2.0.0 Ok\r\n"))
                 continue
@@ -182,12 +184,14 @@ class CountingReceiver:
                 return b""
             else:
                 answer += b"250 2.0.0 Ok\r\n"
+        return answer
 
     def _take(self, session: _Session, answer: bytes) -> None:
         if self._sessions.get(session.wire.fileno()) is session:
             session.active_at = now = time.monotonic()
             self.taken[session.address].append(now)
-            self._say(session, answer)
+            session.thinks = False
+            self._say(session, answer + self._answers(session))
 
     def _say(self, session: _Session, answer: bytes) -> None:
         try:

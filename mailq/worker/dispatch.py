@@ -8,7 +8,7 @@ Source: celery.md §2.6, §2.8, §6 pitfalls 1, 14 and 18.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -72,7 +72,7 @@ class Dispatcher:
         send_reports: Queues the reports about at most so many messages, and returns how many.
         certainty: What becomes of mail that a lost worker was at work on.
         settled_seconds: What is new for so long after it was first seen is noticed in writing.
-        takes_here: Whether somebody in this process takes what is due to a nexthop without a ring.
+        takes_here: Returns those whose due mail somebody in this process takes without a ring.
         serve_here: Serves nexthops that cannot be rung for, and returns which.
         housekeep: Deletes a little of what is finished and old.
         monotonic: Seconds that never go backwards.
@@ -88,7 +88,7 @@ class Dispatcher:
         send_reports: Callable[[int], int],
         certainty: CertaintyRules = _RULES,
         settled_seconds: float = SETTLED_SECONDS,
-        takes_here: Callable[[str], bool] = lambda _: False,
+        takes_here: Callable[[Collection[str]], frozenset[str]] = nobody,
         serve_here: Callable[[Iterable[str]], frozenset[str]] = nobody,
         housekeep: Callable[[], None] = no_housekeeping,
         monotonic: Callable[[], float] = time.monotonic,
@@ -149,7 +149,8 @@ class Dispatcher:
         return self._not_rung.union(due), len(due) >= RINGS
 
     def _ring(self, wanted: Iterable[str]) -> frozenset[str]:
-        names = sorted(nexthop for nexthop in wanted if not self._takes_here(nexthop))
+        wanted = frozenset(wanted)
+        names = sorted(wanted - self._takes_here(wanted))
         shut = self._obstacles(names, urgent=False)
         # What is kept free for urgent mail is opened only for that: whoever is rung in vain costs as much as a message.
         urgent = [nexthop for nexthop in shut if self._has_urgent(nexthop)]

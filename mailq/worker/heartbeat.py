@@ -158,13 +158,12 @@ class Heartbeat:
             with self._lock:
                 self._watches.discard(watch)
 
-    def moves(self, nexthop: str) -> bool:
-        """Whether a task that takes any mail of *nexthop* has got on within the last moments."""
+    def moving(self) -> frozenset[str]:
+        """Return the nexthops for which a task that takes any mail has got on within the last moments."""
         since = self._monotonic() - _MOVING_SECONDS
         with self._lock:
-            return any(
-                watch.name == nexthop and watch.progress_at >= since and not watch.ticket.urgent
-                for watch in self._watches
+            return frozenset(
+                watch.name for watch in self._watches if watch.progress_at >= since and not watch.ticket.urgent
             )
 
     def beat(self) -> None:

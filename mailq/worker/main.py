@@ -6,6 +6,7 @@ back, and another worker goes on at once.
 Source: celery.md §2.1, §2.4, §2.5.
 """
 
+import gc
 import logging
 import sys
 from dataclasses import replace
@@ -61,5 +62,8 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: 
             without_gossip=True,
             without_mingle=True,
         )
+        # What is loaded by now stays: a collection that looks at all of it again stops every session meanwhile.
+        gc.collect()
+        gc.freeze()
         worker.start()
     return int(worker.exitcode or 0)

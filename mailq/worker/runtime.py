@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
@@ -129,9 +129,10 @@ class Runtime:
         """Whether no more than half of the threads have a task."""
         return self._tasks * 2 <= self.settings.worker_concurrency
 
-    def takes(self, nexthop: str) -> bool:
-        """Whether a task of this process takes what is due to *nexthop* without being rung for: it has it look."""
-        return self.claims.nudge(nexthop) or self.heartbeat.moves(nexthop)
+    def takes(self, nexthops: Collection[str]) -> frozenset[str]:
+        """Return those whose due mail a task of this process takes without being rung for; one that waits looks now."""
+        moving = self.heartbeat.moving()
+        return frozenset(one for one in nexthops if one in moving or self.claims.nudge(one))
 
     def has_enough_for(self, nexthop: str) -> bool:
         """Whether another session with *nexthop* would only be one more to take turns in a busy interpreter."""

@@ -15,6 +15,7 @@ from mailq.limits.rules_file import read_rules
 from mailq.queue.dispatch import Newcomer, Noticed
 from mailq.queue.waiting import Parked
 from mailq.settings import Settings
+from mailq.worker.by_hand import nobody
 from mailq.worker.desk import Desk
 from mailq.worker.dispatch import GRACE_SECONDS, NEW_RECIPIENTS, RINGS, Dispatcher, Round
 from mailq.worker.newcomers import SETTLED_SECONDS
@@ -111,7 +112,11 @@ class Scene:
     """A dispatcher between fakes."""
 
     def __init__(
-        self, *, rules: Rules = NO_RULES, takes_here: Callable[[str], bool] = lambda _: False, **settings: Any
+        self,
+        *,
+        rules: Rules = NO_RULES,
+        takes_here: Callable[[Collection[str]], frozenset[str]] = nobody,
+        **settings: Any,
     ) -> None:
         options = Settings(**settings)
         book = RuleBook(options, file=rules)
@@ -293,7 +298,7 @@ def test_a_database_that_is_down_is_the_callers_to_handle() -> None:
 
 
 def test_who_is_taken_care_of_in_this_process_needs_no_ring() -> None:
-    scene = Scene(takes_here=lambda nexthop: nexthop == "b")
+    scene = Scene(takes_here=lambda nexthops: frozenset({"b"}) & frozenset(nexthops))
     scene.queue.due = ["a", "b", "c"]
     assert 2 == scene.dispatcher.run_once().rung
     assert ["a", "c"] == scene.bell.rung
