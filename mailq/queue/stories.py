@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from mailq.security import TlsResult
 from mailq.status import Delivered, Endpoint, Failure, Outcome, Reply, SessionFacts, Stage
 
 
@@ -60,7 +61,13 @@ def _status_text(code: int, word: str) -> str:
 def _tls(facts: SessionFacts | None) -> dict[str, Any] | None:
     if facts is None or facts.tls is None:
         return None
-    return {**asdict(facts.tls), "level": facts.tls.level.value}
+    return _tls_columns(facts.tls)
+
+
+@lru_cache(maxsize=1024)
+def _tls_columns(tls: TlsResult) -> dict[str, Any]:
+    # All sessions in plaintext have the same, and all messages of a session.
+    return {**asdict(tls), "level": tls.level.value}
 
 
 def _earlier(failure: Failure) -> dict[str, str]:

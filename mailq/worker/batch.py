@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 INTERNAL_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 0)
 CONTENT_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 0)
 CONFIG_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 5)
+_MOST_EXTENSIONS: Final = 7
 
 
 @dataclass(slots=True)
@@ -176,6 +177,7 @@ class _Course:
     number: int = 0
     ends_at: float = float("inf")
     promised: DeliveryRequest | None = None
+    extensions: int = 0
 
     def __post_init__(self) -> None:
         self.ports = replace(self.ports, following=self.following)
@@ -233,10 +235,12 @@ class _Course:
         if runtime.monotonic() < self.ends_at:
             return False
         if not runtime.pulse.late or (
-            lease.priority and runtime.store.is_due(lease.nexthop, last_priority=lease.priority - 1)
+            lease.priority and runtime.is_due(lease.nexthop, last_priority=lease.priority - 1)
         ):
             return True
-        self.ends_at += runtime.settings.batch_time.total_seconds()
+        # Asked less and less often: a crowd of sessions that all ask would be what makes them late.
+        self.extensions = min(2 * self.extensions + 1, _MOST_EXTENSIONS)
+        self.ends_at += self.extensions * runtime.settings.batch_time.total_seconds()
         return False
 
     def _deliver(self, request: DeliveryRequest, tenant: str) -> bool:

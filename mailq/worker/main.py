@@ -18,6 +18,7 @@ from mailq.broker import is_memory
 from mailq.errors import ConfigError
 from mailq.settings import Settings
 from mailq.worker.app import make_app
+from mailq.worker.log_writer import written_by_one_thread
 from mailq.worker.logs import worker_logs
 from mailq.worker.wiring import prepare_database
 
@@ -65,5 +66,6 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: 
         # What is loaded by now stays: a collection that looks at all of it again stops every session meanwhile.
         gc.collect()
         gc.freeze()
-        worker.start()
+        with written_by_one_thread(logging.getLogger()):
+            worker.start()
     return int(worker.exitcode or 0)

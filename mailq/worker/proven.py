@@ -12,7 +12,7 @@ Source: celery.md §2.2
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from mailq.errors import InfrastructureError
 from mailq.limits.gates import Admitted
 from mailq.limits.port import Limits
 from mailq.limits.shares import PROVEN_FOR, WORKERS, most_unproven
+from mailq.limits.together import Together
 
 SLOW_SECONDS: Final = 5.0
 """A nexthop is slow whose messages take longer than this on the average."""
@@ -28,6 +29,7 @@ _MISSED_COUNTS: Final = 4
 _DOUBT_SECONDS: Final = 5.0
 _TRUST_SECONDS: Final = 600.0
 _MOST_REMEMBERED: Final = 10_000
+_MOST_TOGETHER: Final = 500
 
 
 class WellKnown(Protocol):
@@ -63,6 +65,7 @@ class Proven:
         self._threads = threads
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        self._together: Together[Collection[str], frozenset[str]] = Together(self._found, most=_MOST_TOGETHER)
         self._until: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._workers = 1
         self._presence: Admitted | None = None
@@ -86,9 +89,14 @@ class Proven:
         with self._lock:
             unknown = [one for one in nexthops if self._until.get(one, (False, now))[1] <= now]
         if unknown:
-            found = self._store.proven(unknown, within=PROVEN_FOR)
+            found = self._together(unknown)
             for one in unknown:
                 self._note(one, is_proven=one in found)
+
+    def _found(self, asked: Sequence[Collection[str]]) -> Sequence[frozenset[str]]:
+        """Ask for all that several threads want to know."""
+        found = self._store.proven(frozenset().union(*asked), within=PROVEN_FOR)
+        return [found] * len(asked)
 
     def holds_for(self, nexthop: str) -> bool:
         """Tell whether *nexthop* is proven.

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
@@ -22,6 +22,7 @@ from mailq.delivery.ports import Ports
 from mailq.delivery.session_cache import SessionCache
 from mailq.envelope import DeliveryRequest
 from mailq.errors import InfrastructureError
+from mailq.limits.together import Together
 from mailq.queue.certainty import CertaintyRules
 from mailq.queue.store import Store
 from mailq.ring import Ringer
@@ -113,6 +114,11 @@ class Runtime:
     _tasks: int = 0
     _serving: Counter[str] = field(default_factory=Counter)
     _quiet: threading.Condition = field(default_factory=threading.Condition)
+    _due: Together[tuple[str, int], bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # By one thread and connection: hundreds of sessions that each wait for one of a few keep each other waiting.
+        self._due = Together(self._are_due, most=_MANY)
 
     @property
     def running(self) -> int:
@@ -136,7 +142,18 @@ class Runtime:
 
     def has_enough_for(self, nexthop: str) -> bool:
         """Whether another session with *nexthop* would only be one more to take turns in a busy interpreter."""
-        return self.pulse.busy and self._serving[nexthop] > BUSY_SESSIONS
+        return (self.pulse.busy or self.pulse.late) and self._serving[nexthop] > BUSY_SESSIONS
+
+    def is_due(self, nexthop: str, *, last_priority: int) -> bool:
+        """Tell whether mail to *nexthop* is due that is no less urgent than *last_priority*.
+
+        Raises:
+            InfrastructureError: The database is down.
+        """
+        return self._due((nexthop, last_priority))
+
+    def _are_due(self, asked: Sequence[tuple[str, int]]) -> Sequence[bool]:
+        return [self.store.is_due(nexthop, last_priority=priority) for nexthop, priority in asked]
 
     @contextlib.contextmanager
     def serving(self, nexthop: str) -> Iterator[None]:

@@ -96,7 +96,7 @@ def _enter(nexthop: str, runtime: Runtime) -> tuple[Ticket | Refused, int]:
     urgent = settings.urgent_priority
     if isinstance(answer, Ticket) or answer.bar is not Bar.FULL or urgent < 0:
         return answer, LAST_PRIORITY
-    if not runtime.store.is_due(nexthop, last_priority=urgent):
+    if not runtime.is_due(nexthop, last_priority=urgent):
         return answer, urgent
     return runtime.desk.enter(nexthop, urgent=True), urgent
 
