@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.cost_model import DATABASE_CORES, PEAK, PER_DAY, USABLE, need
 from benchmarks.harness.goals import judge, peers_ahead
 from benchmarks.harness.plot import bars
 from benchmarks.harness.workloads import WORKLOADS
@@ -84,6 +85,21 @@ def sizing_table(workloads: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def day_table(workloads: Mapping[str, Any]) -> list[str]:
+    """Return what amounts of mail a day need, as far as that was measured."""
+    lines = [
+        "| mail | a day | a second at the peak | workers | cores of PostgreSQL | servers | cores of enqueueing |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("W1", "W2"):
+        one = workloads.get(name, {}).get("mailq")
+        for found in (need(per_day, one["cpu_micros_per_message"]) for per_day in PER_DAY) if one else ():
+            cores = (found.worker_cores, found.database_cores, found.databases, found.enqueue_cores)
+            amounts = (f"{found.per_day:,}", f"{found.per_second:,.0f}", *map(str, cores))
+            lines.append("| " + " | ".join((f"{name}: {WORKLOADS[name].title}", *amounts)) + " |")
+    return lines
+
+
 def picture(name: str, systems: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the plot of one workload."""
     key, unit = ("p99_ms", " ms") if name == "W8" else ("messages_per_second", "/s")
@@ -100,6 +116,7 @@ def page(results: Mapping[str, Any], text: str) -> str:
     lines += ["## Where a peer wins", "", "Against mailq with one message a transaction:", "", *ahead, ""]
     lines += ["## What a fleet needs", "", f"For {_SIZED_RATE} messages a second of each kind:", ""]
     lines += [*sizing_table(workloads), ""]
+    lines += [_BY_DAY, "", *day_table(workloads), ""]
     for name, systems in workloads.items():
         stamp = results["runs"][name]
         rows = latency_table(systems) if name == "W8" else workload_table(systems)
@@ -109,6 +126,12 @@ def page(results: Mapping[str, Any], text: str) -> str:
         software = f"Python {stamp['python']}, Linux {stamp['kernel']}"
         lines += [f"`{stamp['command']}`, {stamp['at']}, {repetitions} in turn; {where}; {software}.", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+_BY_DAY = (
+    f"By the day, where the busiest minutes have {PEAK:.0f} times the average, at most {USABLE:.0%} of a core is used "
+    f"then, and one PostgreSQL has {DATABASE_CORES} cores. This is reckoned, not tried:"
+)
 
 
 def main() -> int:

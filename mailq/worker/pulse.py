@@ -23,7 +23,8 @@ class Pulse:
     Args:
         monotonic: Seconds that never go backwards.
         cpu: Seconds of processor time that this process has used.
-        on_beat: Told after each look: the share of a processor used since the one before, and whether threads are late.
+        on_beat: Told after each look: the share of a processor used since the one before, and by how many seconds
+            threads wake up late.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Pulse:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
-        on_beat: Callable[[float, bool], None] = lambda _share, _late: None,
+        on_beat: Callable[[float, float], None] = lambda _share, _late: None,
     ) -> None:
         self._monotonic = monotonic
         self._cpu = cpu
@@ -73,5 +74,5 @@ class Pulse:
             now, cpu = self._monotonic(), self._cpu()
             share = (cpu - used) / max(now - asked_at, _BEAT_SECONDS)
             self.note(now - asked_at - _BEAT_SECONDS, share)
-            self._on_beat(share, self.late)
+            self._on_beat(share, self._lateness)
             asked_at, used = now, cpu

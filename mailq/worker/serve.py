@@ -262,7 +262,7 @@ class _Service:
 
     def _work(self, lease: Lease) -> bool:
         """Deliver what is leased; return whether there may be more, as far as one can tell from it."""
-        if lease.full:
+        if lease.full and (self.well or self.runtime.desk.proven.holds_for(self.nexthop)):
             self._call_help()
         batch = Batch()
         try:

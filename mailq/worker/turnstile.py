@@ -24,21 +24,22 @@ LEAST: Final = 2
 """One works while the other waits for its server."""
 _BUSY_SHARE: Final = 0.8
 _LATE_SHARE: Final = 0.4
+_LATE_SECONDS: Final = 0.004
 _CALM_SHARE: Final = 0.6
 _IDLE_SHARE: Final = 0.3
 _LONGEST_WAIT_SECONDS: Final = 5.0
 
 
-def next_width(width: int, *, most: int, share: float, late: bool) -> int:
+def next_width(width: int, *, most: int, share: float, lateness: float) -> int:
     """Return how many may work at a time from now on.
 
     Args:
         width: How many might until now.
         most: Never more; there are no more threads.
         share: Of a processor, used in the last moment.
-        late: Threads had to wait for their turn.
+        lateness: By so many seconds threads wake up late, since others have their turn.
     """
-    if share >= _BUSY_SHARE or (late and share >= _LATE_SHARE):
+    if share >= _BUSY_SHARE or (lateness >= _LATE_SECONDS and share >= _LATE_SHARE):
         return max(LEAST, width // 2)
     if share < _IDLE_SHARE:
         return min(most, 2 * width)
@@ -68,10 +69,10 @@ class Turnstile:
         finally:
             self._leave()
 
-    def follow(self, share: float, *, late: bool) -> None:
-        """Take in the share of a processor that was used in the last moment, and whether threads had to wait."""
+    def follow(self, share: float, lateness: float) -> None:
+        """Take in the share of a processor that was used in the last moment, and by how much threads wake up late."""
         with self._lock:
-            self.width = next_width(self.width, most=self._most, share=share, late=late)
+            self.width = next_width(self.width, most=self._most, share=share, lateness=lateness)
             self._admit()
 
     def _enter(self) -> None:

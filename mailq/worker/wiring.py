@@ -171,7 +171,7 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         on_tick=_in_turn(sessions.close_idle, desk.on_tick, security.on_tick),
     )
     turnstile = Turnstile(settings.worker_concurrency)
-    pulse = Pulse(on_beat=lambda share, late: turnstile.follow(share, late=late))
+    pulse = Pulse(on_beat=turnstile.follow)
     trouble = TroubleNotices(
         store,
         clock=clock,

@@ -11,27 +11,27 @@ from tests.fakes.poll import eventually
 
 
 @pytest.mark.parametrize(
-    ("expected", "width", "share", "late"),
+    ("expected", "width", "share", "lateness"),
     [
-        (50, 100, 0.8, False),
-        (50, 100, 0.4, True),
-        (100, 100, 0.7, False),
-        (6, 4, 0.39, True),
-        (6, 4, 0.5, False),
-        (8, 4, 0.1, False),
-        (100, 90, 0.1, False),
-        (LEAST, LEAST, 1.0, True),
-        (LEAST, 3, 1.0, True),
+        (50, 100, 0.8, 0.001),
+        (50, 100, 0.4, 0.005),
+        (100, 100, 0.7, 0.001),
+        (6, 4, 0.39, 0.005),
+        (6, 4, 0.5, 0.001),
+        (8, 4, 0.1, 0.001),
+        (100, 90, 0.1, 0.001),
+        (LEAST, LEAST, 1.0, 0.005),
+        (LEAST, 3, 1.0, 0.005),
     ],
 )
-def test_the_width_follows_what_the_process_has_to_do(expected: int, width: int, share: float, *, late: bool) -> None:
-    assert expected == next_width(width, most=100, share=share, late=late)
+def test_the_width_follows_what_the_process_has_to_do(expected: int, width: int, share: float, lateness: float) -> None:
+    assert expected == next_width(width, most=100, share=share, lateness=lateness)
 
 
 def test_an_idle_process_soon_lets_everybody_work() -> None:
     width, beats = LEAST, 0
     while width < 1000:
-        width, beats = next_width(width, most=1000, share=0.0, late=False), beats + 1
+        width, beats = next_width(width, most=1000, share=0.0, lateness=0.0), beats + 1
     assert beats <= 10
 
 
@@ -78,12 +78,12 @@ def test_no_more_work_at_a_time_than_it_is_wide_and_who_came_first_is_next() -> 
 def test_who_waits_gets_in_when_it_widens() -> None:
     turnstile = Turnstile(100)
     for _ in range(10):
-        turnstile.follow(1.0, late=True)
+        turnstile.follow(1.0, 0.1)
     crew = Crew(turnstile, 4)
     for number in range(4):
         crew.come(number)
     assert [0, 1] == crew.order
-    turnstile.follow(0.0, late=False)
+    turnstile.follow(0.0, 0.0)
     eventually(lambda: len(crew.order) == 4)
     crew.end()
 
