@@ -237,8 +237,8 @@ class Ports:
         auth_failures: None: refusals are not remembered.
         gate: None: nobody counts connections.
         following: Asked just before the end of a content is sent, and after the fence: the request that is delivered
-            next, by this thread and with this very object, if its commands may be sent now, which means that its
-            lease names it and that no limit keeps it; None: nothing may be. It need not be delivered after all, nor
+            next, by this thread and with this very object, if its commands may be sent now, which means that no limit
+            keeps it; its content waits for its turn. None: nothing may be. It need not be delivered after all, nor
             does it follow on every session: see :mod:`mailq.delivery.following`.
     """
 

@@ -54,25 +54,31 @@ class Alone(Protocol):
 
 
 class Board:
-    """Where those wait whose entries are being written: one lock for all, so that an entry costs none."""
+    """Where those wait whose entries are being written: an entry that nobody waits for costs nothing here."""
 
     def __init__(self) -> None:
-        self._settled = threading.Condition(threading.Lock())
-        self._waiting = 0
+        self._lock = threading.Lock()
+        self._waited_for: list[Receipt] = []
 
     def wait_for(self, receipt: "Receipt") -> None:
         """Wait until *receipt* is settled."""
-        with self._settled:
-            self._waiting += 1
-            while not receipt.done:
-                self._settled.wait(_LOOK_SECONDS)
-            self._waiting -= 1
+        with self._lock:
+            turn = receipt.turn = receipt.turn or threading.Event()
+            self._waited_for.append(receipt)
+        # Looked at after that, as whoever settles it looks here after it: one of the two sees the other.
+        while not receipt.done:
+            turn.wait(_LOOK_SECONDS)
 
     def announce(self) -> None:
-        """Have everybody who waits look again: whoever was settled before this is seen."""
-        if self._waiting:
-            with self._settled:
-                self._settled.notify_all()
+        """Wake those whose receipts were settled before this, and nobody else."""
+        if not self._waited_for:
+            return
+        with self._lock:
+            settled = [one for one in self._waited_for if one.done]
+            self._waited_for = [one for one in self._waited_for if not one.done]
+        for one in settled:
+            if one.turn is not None:
+                one.turn.set()
 
 
 _EVERYBODYS: Final = Board()
@@ -88,14 +94,16 @@ class Receipt:
         error: Why it was not; None: it was, or nobody knows yet.
         done: Whether it is known what became of it.
         taken: It is being written.
+        turn: Whoever waits for it, if somebody does.
     """
 
-    __slots__ = ("_board", "done", "error", "taken")
+    __slots__ = ("_board", "done", "error", "taken", "turn")
 
     def __init__(self, board: Board = _EVERYBODYS) -> None:
         self.error: Exception | None = None
         self.done = False
         self.taken = False
+        self.turn: threading.Event | None = None
         self._board = board
 
     def settle(self, error: Exception | None = None) -> None:
