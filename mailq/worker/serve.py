@@ -52,7 +52,7 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
 
     Never raises for mail, nor for a database or broker that is down: what could not be done is rung for again.
     """
-    # Whoever waits for this nexthop's mail, or is at work on it, does what another task would do.
+    # Whoever waits for this nexthop's mail on an open session does what another task would have to begin with.
     if runtime.claims.nudge(nexthop):
         return 0
     with runtime.serving(nexthop):
