@@ -79,11 +79,9 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
                 more = service.run()
             finally:
                 ticket.end(drained=not more and service.shut is None)
+        runtime.settle(ticket.nexthop, well=service.proved)
         if service.shut is not None:
-            runtime.settle(ticket.nexthop, well=service.proved)
             runtime.turn_away(ticket.nexthop, service.shut.key, service.shut.wait_seconds)
-        else:
-            runtime.settle(ticket.nexthop, well=service.proved)
         if more:
             runtime.ringer.ring(ticket.nexthop, again=True)
         return service.total
@@ -165,9 +163,9 @@ class _Service:
             if self._gives_way() or (self.runtime.monotonic() >= self.ends_at and not self._goes_on_elsewhere()):
                 self._make_room()
                 return True
-            claimed = self._claim() if hopeful else self._wait_for_more()
-            if claimed is not None:
-                left = self._work(claimed)
+            lease = self._claim() if hopeful else self._wait_for_more()
+            if lease is not None:
+                left = self._work(lease)
                 if self.shut is not None:
                     return False
                 # What is not full is most likely all there was, and the next mail comes when it comes.
@@ -262,10 +260,11 @@ class _Service:
 
     def _work(self, lease: Lease) -> bool:
         """Deliver what is leased; return whether there may be more, as far as one can tell from it."""
-        if lease.full and (self.well or self.runtime.desk.proven.holds_for(self.nexthop)):
-            self._call_help()
         batch = Batch()
         try:
+            # In here, since asking whether it is proven may find the database gone, and the lease is to be handed back.
+            if lease.full and (self.well or self.runtime.desk.proven.holds_for(self.nexthop)):
+                self._call_help()
             batch = self._deliver(lease)
             # Before the lease ends: what is handed back to a dead nexthop is not rung for.
             if batch.death is not None and batch.last is not None:

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from mailq.envelope import CacheRule, DeliveryRequest
 from mailq.errors import BrokerUnavailableError, DatabaseUnavailableError, DestinationSyntaxError
 from mailq.queue.audit import By
-from mailq.queue.messages import NewMessage, NewRecipient, Wish
+from mailq.queue.messages import Lease, NewMessage, NewRecipient, Wish
 from mailq.queue.selectors import Selector
 from mailq.queue.states import ShownState
 from mailq.queue.store import Store
@@ -358,6 +358,27 @@ def test_a_task_waits_a_moment_for_more_mail_of_its_nexthop(opened: Store, monke
     bench.queue(["a@dest.test"], ["b@dest.test"])
     assert 3 == serve(bench)
     assert 2 == len(waits)
+
+
+def test_a_lease_is_handed_back_where_the_database_goes_before_its_first_message(
+    opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(opened, lease_recipients=1)
+    claim_many = opened.claim_many
+
+    def dead(_nexthop: str) -> bool:
+        raise DatabaseUnavailableError("down")
+
+    def claim_and_lose(*given: Any, **named: Any) -> Mapping[str, Lease]:
+        found = claim_many(*given, **named)
+        monkeypatch.setattr(bench.desk.proven, "holds_for", dead)
+        return found
+
+    monkeypatch.setattr(opened, "claim_many", claim_and_lose)
+    bench.queue(["a@dest.test"], ["b@dest.test"])
+    assert 0 == serve(bench)
+    assert [] == bench.requests
+    assert {ShownState.QUEUED: 2} == bench.counts()
 
 
 def test_a_task_that_waits_ends_when_the_worker_stops(opened: Store) -> None:
