@@ -130,9 +130,8 @@ def _claim_at_once(
     """Fill *made* by one statement, and in the longer way for those of which that takes nothing."""
     if not wishes:
         return
-    with database.write_at_once() as connection:
-        found = list(one_claim.take_at_once(connection, wishes, owner=owner, lease_time=lease_time))
-    left: list[tuple[Wish, Row[Any]]] = []
+    found = list(one_claim.take_at_once(database, wishes, owner=owner, lease_time=lease_time))
+    left: list[tuple[Wish, Any]] = []
     for wish, rows in found:
         one = None if rows[0].id is None else _read(database, wish, rows, owner=owner)
         if one is None:
@@ -153,7 +152,7 @@ def _claim_at_once(
             made[wish.nexthop] = alone
 
 
-def _read(database: Database, wish: Wish, rows: Sequence[Row[Any]], *, owner: str) -> Lease | None:
+def _read(database: Database, wish: Wish, rows: Sequence[Any], *, owner: str) -> Lease | None:
     """Return the lease that one statement made; None, and no lease, where nothing of it can be read."""
     token, taken_at = rows[0].token, one_claim.instant(rows[0].taken_at)
     messages = {row.message_id: row for row in rows}

@@ -246,8 +246,7 @@ def settle_many(database: Database, nexthops: Mapping[str, bool | None]) -> None
     """Do the same for several nexthops, each with whether it did well."""
     settled: frozenset[str] = frozenset()
     if nexthops and database.dialect == one_settlement.DIALECT:
-        with database.write_at_once() as connection:
-            settled = one_settlement.settle_at_once(connection, nexthops, well_kept_seconds=WELL_TO_THE.total_seconds())
+        settled = one_settlement.settle_at_once(database, nexthops, well_kept_seconds=WELL_TO_THE.total_seconds())
     for nexthop in sorted(nexthops.keys() - settled):
         settle_alone(database, nexthop, well=nexthops[nexthop])
 

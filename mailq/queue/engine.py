@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -35,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, SchemaError
+from mailq.queue.fixed import FixedStatement
 from mailq.queue.ready import Given, ReadyConnections, can_be_used
 
 _BUSY_SECONDS = 5.0
@@ -123,6 +124,17 @@ class Database:
         with self.translated():
             self.ready.execute(list(work))
         return True
+
+    def run_fixed(self, statement: FixedStatement, values: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute a statement of PostgreSQL in a transaction of its own; return its rows.
+
+        Errors are those of :meth:`write`.
+        """
+        if self.ready is None:
+            with self.write_at_once() as connection:
+                return statement.run_on(connection, values)
+        with self.translated():
+            return self.ready.fetch(statement.ready, statement.octets(values))
 
     def close(self) -> None:
         """Close all connections that are not in use."""

@@ -73,8 +73,7 @@ def _record_together(database: Database, entries: Sequence[Entry]) -> None:
                 others.setdefault(entry.lease_id, []).append(one)
     plain.sort(key=lambda one: one.recipient_id)
     if database.dialect == one_record.DIALECT and not others:
-        with database.write_at_once() as connection:
-            one_record.write_at_once(connection, plain, begun=begun, ended=ended)
+        one_record.write_at_once(database, plain, begun=begun, ended=ended)
         return
     with database.write() as connection:
         _write_plain(connection, plain, begun)

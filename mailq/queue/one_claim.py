@@ -22,8 +22,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row
-
+from mailq.queue import wire
+from mailq.queue.engine import Database
+from mailq.queue.fixed import FixedStatement
 from mailq.queue.messages import Wish
 from mailq.queue.suspend import patterns_of
 from mailq.queue.tables import message
@@ -45,15 +46,21 @@ _OF_RECIPIENT: Final = ", ".join(
     f"date_part('epoch', taken.{each.name}) AS due_at" if each.name == "due_at" else f"taken.{each.name}"
     for each in TAKEN
 )
+_NAMES_OF_MESSAGE: Final = tuple(
+    column.name for column in message.c if column.name not in {"id", "created_at", "tags", "idempotency_key", "digest"}
+)
 _OF_MESSAGE: Final = ", ".join(
     f"date_part('epoch', message.{name}) AS {name}" if name.endswith("_at") else f"message.{name}"
-    for name in (column.name for column in message.c)
-    if name not in {"id", "created_at", "tags", "idempotency_key", "digest"}
+    for name in _NAMES_OF_MESSAGE
+)
+_TOLD: Final = ", ".join(
+    f"found.{name}"
+    for name in ("number", "due", "probe_due", "token", "taken_at", *(one.name for one in TAKEN), *_NAMES_OF_MESSAGE)
 )
 # In "IS NOT FALSE" no partial index is recognised: it would be read whole where the planner thinks that few are queued.
 # The count of wishes is told as a limit, since the planner takes any array for ten, and plans anew where fewer come.
 _CLAIM: Final = f"""WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(%(nexthops)s::text[], %(most)s::int[], %(last)s::int[]) WITH ORDINALITY
+    SELECT * FROM unnest(%(nexthops)s, %(most)s, %(last)s) WITH ORDINALITY
         AS wish (nexthop, most, last_priority, number)
     LIMIT %(count)s
 ), span AS MATERIALIZED (
@@ -74,7 +81,7 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
     WHERE wish.first IS NOT NULL AND found.due IS NOT NULL AND NOT EXISTS (
         SELECT FROM mailq_suspension AS stop
         WHERE (stop.until_at IS NULL OR stop.until_at > statement_timestamp()) AND stop.pattern IN (
-            SELECT pattern FROM unnest(%(stopped)s::int[], %(patterns)s::text[]) AS one (number, pattern)
+            SELECT pattern FROM unnest(%(stopped)s, %(patterns)s) AS one (number, pattern)
             WHERE one.number = wish.number)
     )
 ), simple AS MATERIALIZED (
@@ -109,7 +116,7 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
     WHERE taken.id = mine.id AND (taken.state = 'queued') IS NOT FALSE
     RETURNING mine.number, taken.*, mine.taken_at
 )
-SELECT found.*, body.data AS content
+SELECT {_TOLD}, body.data AS content
 FROM (
     SELECT ready.number, ready.due, ready.probe_due, {_OF_RECIPIENT}, taken.lease_id AS token,
         date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE},
@@ -126,13 +133,29 @@ ORDER BY found.number, found.due_at, found.id
 """  # noqa: S608 - of the tables' own columns
 
 
+_statement: Final = FixedStatement(
+    "mailq_claim",
+    _CLAIM,
+    {
+        "nexthops": wire.many(wire.TEXT),
+        "most": wire.many(wire.INTEGER),
+        "last": wire.many(wire.INTEGER),
+        "count": wire.BIGINT,
+        "stopped": wire.many(wire.INTEGER),
+        "patterns": wire.many(wire.TEXT),
+        "owner": wire.TEXT,
+        "seconds": wire.REAL,
+    },
+)
+
+
 def take_at_once(
-    connection: Connection, wishes: Sequence[Wish], *, owner: str, lease_time: timedelta
-) -> Iterator[tuple[Wish, list[Row[Any]]]]:
+    database: Database, wishes: Sequence[Wish], *, owner: str, lease_time: timedelta
+) -> Iterator[tuple[Wish, list[Any]]]:
     """Lease what is due where that is simple; yield each wish for a nexthop that has mail due and may be claimed.
 
     Args:
-        connection: Each statement is a transaction by itself.
+        database: The queue.
         wishes: One a nexthop.
         owner: Whose leases they are.
         lease_time: They run out after this.
@@ -153,7 +176,7 @@ def take_at_once(
         "owner": owner,
         "seconds": lease_time.total_seconds(),
     }
-    rows = connection.exec_driver_sql(_CLAIM, parameters).all()
+    rows = database.run_fixed(_statement, parameters)
     for number, found in groupby(rows, key=lambda row: row[0]):
         yield wishes[number - 1], list(found)
 

@@ -21,7 +21,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from mailq.errors import LeaseLostError
+from mailq.queue import wire
 from mailq.queue.attempts import milliseconds_of, recipient_key
+from mailq.queue.engine import Database
+from mailq.queue.fixed import FixedStatement
 from mailq.queue.messages import AtWork, Known, RecipientResult
 from mailq.queue.stories import common_story, first_word
 from mailq.queue.successes import action_of
@@ -36,12 +39,12 @@ _DIVISION_BY_ZERO: Final = "22012"
 # taken for one row, it is joined by looking up the others, and never by reading a table that was small once.
 _WRITE: Final = """WITH told AS MATERIALIZED (
     SELECT * FROM (
-        SELECT * FROM json_to_recordset(%(rows)s::json) AS row (id bigint, message_id text, lease_id bigint, number int,
+        SELECT * FROM json_to_recordset(%(rows)s) AS row (id bigint, message_id text, lease_id bigint, number int,
             started_at float8, finished_at float8, reply text, reason text, key text, waits jsonb, story int)
         LIMIT %(count)s
     ) AS few LIMIT %(count)s
 ), story AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(stories)s::json) AS story (story int, owner text, status text, relay text,
+    SELECT * FROM json_to_recordset(%(stories)s) AS story (story int, owner text, status text, relay text,
         relay_host text, relay_address text, reply_code smallint, stage text, action text, earlier jsonb, tls jsonb)
 ), given AS MATERIALIZED (
     SELECT told.id, told.message_id, told.lease_id, told.number, told.reply, told.key, told.waits, story.*,
@@ -53,7 +56,7 @@ _WRITE: Final = """WITH told AS MATERIALIZED (
     SET message_id = next.message_id, last_recipient_id = next.last_id, also_at_work = next.also
     FROM (
         SELECT * FROM (
-            SELECT * FROM json_to_recordset(%(next)s::json) AS next
+            SELECT * FROM json_to_recordset(%(next)s) AS next
                 (lease_id bigint, message_id text, last_id bigint, also text)
             LIMIT %(begun)s
         ) AS few LIMIT %(begun)s
@@ -79,17 +82,29 @@ _WRITE: Final = """WITH told AS MATERIALIZED (
 ), ended AS (
     DELETE FROM mailq_lease WHERE id IN (
         SELECT lease.id FROM mailq_lease AS lease
-        WHERE lease.id = ANY (%(ended)s::bigint[]) AND NOT EXISTS (
+        WHERE lease.id = ANY (%(ended)s) AND NOT EXISTS (
             SELECT FROM mailq_recipient AS rest
             WHERE rest.lease_id = lease.id AND rest.id <> ALL (ARRAY (SELECT id FROM done)))
         FOR UPDATE SKIP LOCKED)
 )
-SELECT 1 / ((SELECT count(*) FROM done) = %(count)s)::int
+SELECT 1 / ((SELECT count(*) FROM done) = %(count)s)::int AS whole
 """
+_statement: Final = FixedStatement(
+    "mailq_record",
+    _WRITE,
+    {
+        "rows": wire.WRITTEN_JSON,
+        "stories": wire.WRITTEN_JSON,
+        "next": wire.WRITTEN_JSON,
+        "ended": wire.many(wire.BIGINT),
+        "count": wire.BIGINT,
+        "begun": wire.BIGINT,
+    },
+)
 
 
 def write_at_once(
-    connection: Connection,
+    where: Database | Connection,
     results: Sequence[RecipientResult],
     *,
     begun: Mapping[int, AtWork],
@@ -98,7 +113,7 @@ def write_at_once(
     """Write *results*, all of them plain.
 
     Args:
-        connection: Each statement may be a transaction by itself.
+        where: In a transaction of its own, or in the one of a connection.
         results: In the order of their recipients.
         begun: By lease, what its owner goes on to.
         ended: Leases that end, where nothing is left under them.
@@ -118,7 +133,10 @@ def write_at_once(
         "begun": len(going_on),
     }
     try:
-        connection.exec_driver_sql(_WRITE, parameters)
+        if isinstance(where, Database):
+            where.run_fixed(_statement, parameters)
+        else:
+            _statement.run_on(where, parameters)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _DIVISION_BY_ZERO:
             raise LeaseLostError(f"not all of {len(rows)} recipients could be written") from error

@@ -11,7 +11,9 @@ Invariant: what it writes is what that writes, or nothing.
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Connection
+from mailq.queue import wire
+from mailq.queue.engine import Database
+from mailq.queue.fixed import FixedStatement
 
 DIALECT: Final = "postgresql"
 """Where it can be used."""
@@ -19,7 +21,7 @@ DIALECT: Final = "postgresql"
 _WAITING: Final = "FROM mailq_recipient AS mail WHERE mail.state = 'queued' AND mail.nexthop = site.nexthop"
 # The count is told as a limit, so that few are expected, and looked up.
 _SETTLE: Final = f"""WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(%(nexthops)s::text[], %(well)s::bool[]) AS given (nexthop, well) LIMIT %(count)s
+    SELECT * FROM unnest(%(nexthops)s, %(well)s) AS given (nexthop, well) LIMIT %(count)s
 ), seen AS MATERIALIZED (
     SELECT site.nexthop, site.xmin AS version, given.well, (
         SELECT min((SELECT mail.due_at {_WAITING} AND mail.priority = level ORDER BY mail.due_at LIMIT 1))
@@ -44,13 +46,25 @@ RETURNING site.nexthop
 """  # noqa: S608 - of the constant above
 
 
+_statement: Final = FixedStatement(
+    "mailq_settle",
+    _SETTLE,
+    {
+        "nexthops": wire.many(wire.TEXT),
+        "well": wire.many(wire.BOOLEAN),
+        "count": wire.BIGINT,
+        "kept": wire.REAL,
+    },
+)
+
+
 def settle_at_once(
-    connection: Connection, nexthops: Mapping[str, bool | None], *, well_kept_seconds: float
+    database: Database, nexthops: Mapping[str, bool | None], *, well_kept_seconds: float
 ) -> frozenset[str]:
     """Settle nexthops; return those that are settled, which the others have to be in the longer way.
 
     Args:
-        connection: Each statement is a transaction by itself.
+        database: The queue.
         nexthops: Each with whether it did well; None: nobody knows.
         well_kept_seconds: When one last did well is kept as exactly as this.
     """
@@ -61,4 +75,4 @@ def settle_at_once(
         "count": len(names),
         "kept": well_kept_seconds,
     }
-    return frozenset(connection.exec_driver_sql(_SETTLE, parameters).scalars())
+    return frozenset(row.nexthop for row in database.run_fixed(_statement, parameters))

@@ -2,7 +2,10 @@
 
 Whoever queues a message waits for one statement. Around it SQLAlchemy begins, sets and resets, and the driver looks
 for the way to write each parameter, which costs several times what the statement does. Here the connection commits by
-itself, knows the statement already, and is given octets.
+itself, knows the statement and its plan already, and is given octets.
+
+The plan is made once, for any values: to plan a claim costs the server more than to carry it out. Whatever goes this
+way must be written so that the plan for few values is good for many.
 
 A connection that has rested is asked whether it still lives; when one turns out to be lost, those that rest with it
 are given up, too.
@@ -18,10 +21,11 @@ switching (gevent, eventlet): :func:`can_be_used`.
 import socket
 import threading
 import time
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Engine
@@ -71,16 +75,30 @@ class DriverConnection:
         self._done, self._rows = driver.pq.ExecStatus.COMMAND_OK, driver.pq.ExecStatus.TUPLES_OK
         self._binary = driver.pq.Format.BINARY
 
-    def run(self, statement: Statement, parameters: Sequence[bytes | None]) -> None:
-        """Execute *statement*; raises what the driver would."""
-        formats = (self._binary,) * len(parameters)
+    def run(self, statement: Statement, parameters: Sequence[bytes | None]) -> Any:
+        """Execute *statement* and return its result, see :meth:`read`; raises what the driver would."""
+        low, binary = self._low, self._binary
+        formats = (binary,) * len(parameters)
         if not self._keeps:
-            self._check(self._low.exec_params(statement.text, parameters, param_formats=formats))
-            return
-        if statement.name not in self._known:
-            self._check(self._low.prepare(statement.name, statement.text))
-            self._known.add(statement.name)
-        self._check(self._low.exec_prepared(statement.name, parameters, formats))
+            found = low.exec_params(statement.text, parameters, param_formats=formats, result_format=binary)
+        else:
+            if statement.name not in self._known:
+                self._check(low.prepare(statement.name, statement.text))
+                self._known.add(statement.name)
+            found = low.exec_prepared(statement.name, parameters, formats, binary)
+        self._check(found)
+        return found
+
+    def read(self, result: Any) -> list[Any]:
+        """Return the rows of a result, each a tuple whose values have the names of their columns, too."""
+        count = result.ntuples
+        if not count:
+            return []
+        names = tuple([result.fname(number).decode() for number in range(result.nfields)])
+        reader = self._driver.adapt.Transformer()
+        reader.set_pgresult(result)
+        rows: list[Any] = reader.load_rows(0, count, _kind_of_row(names))
+        return rows
 
     def say(self, command: bytes) -> None:
         """Execute *command*, which takes no parameters."""
@@ -110,6 +128,13 @@ class DriverConnection:
         if self.is_lost():
             raise self._driver.OperationalError(result.get_error_message())
         raise self._driver.errors.error_from_result(result)
+
+
+@lru_cache(maxsize=64)
+def _kind_of_row(names: tuple[str, ...]) -> Any:
+    """Return what makes a row of its values."""
+    row: Any = namedtuple("Row", names)  # type: ignore[misc]  # noqa: PYI024 - the columns are the statement's
+    return row._make
 
 
 def can_be_used(engine: Engine) -> bool:
@@ -165,6 +190,19 @@ class ReadyConnections:
                 raise
             raise wrapped from error
         self._give_back(ready)
+
+    def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> list[Any]:
+        """Execute a statement, which is a transaction by itself, and return its rows; errors as of :meth:`execute`."""
+        ready = self._take()
+        try:
+            rows = ready.read(ready.run(statement, parameters))
+        except BaseException as error:
+            wrapped = self._after(error, ready)
+            if wrapped is None:
+                raise
+            raise wrapped from error
+        self._give_back(ready)
+        return rows
 
     def close(self) -> None:
         """Close those that are not in use."""
@@ -237,11 +275,14 @@ class ReadyConnections:
             connection: Any = borrowed.driver_connection
             borrowed.detach()
             connection.autocommit = True
+            # A pooler may give the next statement to another connection, which knows nothing of this one's.
+            keeps = connection.prepare_threshold is not None
             connection.execute("SET client_encoding TO 'UTF8'")
+            if keeps:
+                connection.execute("SET plan_cache_mode TO force_generic_plan")
         except self._driver.Error as error:
             raise as_sqlalchemy(error, self._engine, lost=True) or error from error
-        # A pooler may give the next statement to another connection, which knows nothing of this one's.
-        return DriverConnection(connection, self._driver, keeps=connection.prepare_threshold is not None)
+        return DriverConnection(connection, self._driver, keeps=keeps)
 
     def _give_back(self, ready: DriverConnection) -> None:
         ready.returned_at = time.monotonic()

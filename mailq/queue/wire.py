@@ -12,13 +12,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _JSONB_VERSION: Final = b"\x01"
-_int2, _int4, _int8 = Struct("!h").pack, Struct("!i").pack, Struct("!q").pack
+_int2, _int4, _int8, _float8 = Struct("!h").pack, Struct("!i").pack, Struct("!q").pack, Struct("!d").pack
 _array_head = Struct("!iiIii").pack
 _no_array_head = Struct("!iiI").pack
 _NULL: Final = _int4(-1)
@@ -30,7 +31,7 @@ class Kind:
 
     Attributes:
         name: In SQL.
-        oid: In the protocol.
+        oid: In the protocol; of an array 0, since none is in another.
         octets: Writes a value that is not None.
     """
 
@@ -60,9 +61,12 @@ TEXT: Final = Kind("text", 25, str.encode)
 OCTETS: Final = Kind("bytea", 17, bytes)
 BOOLEAN: Final = Kind("boolean", 16, _boolean)
 SMALLINT: Final = Kind("smallint", 21, _int2)
+INTEGER: Final = Kind("int", 23, _int4)
 BIGINT: Final = Kind("bigint", 20, _int8)
+REAL: Final = Kind("float8", 701, _float8)
 INSTANT: Final = Kind("timestamptz", 1184, _instant)
 JSON: Final = Kind("jsonb", 3802, _json)
+WRITTEN_JSON: Final = Kind("json", 114, str.encode)
 
 
 def array(kind: Kind, values: Sequence[Any]) -> bytes:
@@ -78,3 +82,8 @@ def array(kind: Kind, values: Sequence[Any]) -> bytes:
             written = octets(value)
             pieces += (_int4(len(written)), written)
     return b"".join(pieces)
+
+
+def many(kind: Kind) -> Kind:
+    """Return the type of an array of *kind*."""
+    return Kind(f"{kind.name}[]", 0, partial(array, kind))

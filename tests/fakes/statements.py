@@ -11,16 +11,18 @@ due when it is said again.
 import base64
 import json
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 from psycopg.types.json import Json, Jsonb
 from sqlalchemy import event
 
+from mailq.queue.ready import DriverConnection, Statement
 from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.testing.postgres import PostgresServer
@@ -72,7 +74,8 @@ def record(url: str) -> dict[str, Any]:
         rows = [_each(row, lambda value: kept(value, start)) for row in (parameters if many else [parameters])]
         said.append({"sql": statement, "many": bool(many), "parameters": rows, "rows": cursor.rowcount})
 
-    with closing(Store.open(url)) as store:
+    # By itself a store says some of it over connections where it is not heard.
+    with patch("mailq.queue.engine.can_be_used", lambda _: False), closing(Store.open(url)) as store:
         store.migrate()
         event.listen(store.engine, "after_cursor_execute", note)
         _live(store)
@@ -81,11 +84,9 @@ def record(url: str) -> dict[str, Any]:
 
 def _live(store: Store) -> None:
     """Queue, deliver, defer, bounce, hand back, look, order, purge."""
-    # On a connection where it is heard; by itself the store says the same over connections of its own.
-    with store.engine.begin() as connection:
-        (one,) = store.insert([a_message("a@far.test", "b@far.test")], connection=connection)
-        two = store.insert([a_message("c@near.test")], connection=connection)
-        ids = [one, *two, *store.insert([a_message("d@far.test")], connection=connection)]
+    (one,) = store.insert([a_message("a@far.test", "b@far.test")])
+    two = store.insert([a_message("c@near.test")])
+    ids = [one, *two, *store.insert([a_message("d@far.test")])]
     store.elect("worker 1", role="dispatch", lease_time=MINUTE)
     store.notice_new(limit=100)
     store.due_nexthops(limit=100, ring_timeout=MINUTE)
@@ -106,6 +107,27 @@ def _live(store: Store) -> None:
     store.release_held(Selector(nexthop="near.test"))
     store.purge(older_than=timedelta(0), limit=100)
     store.resign("worker 1", role="dispatch")
+
+
+@contextmanager
+def heard(store: Store) -> Iterator[list[str | Statement]]:
+    """Give a list of what *store* says to PostgreSQL meanwhile, over any connection."""
+    said: list[str | Statement] = []
+    run = DriverConnection.run
+
+    def note(self: DriverConnection, statement: Statement, parameters: Any) -> Any:
+        said.append(statement)
+        return run(self, statement, parameters)
+
+    def note_text(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        said.append(statement)
+
+    event.listen(store.engine, "before_cursor_execute", note_text)
+    try:
+        with patch.object(DriverConnection, "run", note):
+            yield said
+    finally:
+        event.remove(store.engine, "before_cursor_execute", note_text)
 
 
 def differences(recording: dict[str, Any], url: str) -> list[str]:

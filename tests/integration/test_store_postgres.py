@@ -1,8 +1,9 @@
 """What only PostgreSQL can show: plans that do not scan the backlog, races between transactions, lost connections."""
 
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, Never
@@ -14,10 +15,12 @@ from mailq.errors import DatabaseUnavailableError, IdempotencyConflictError
 from mailq.queue import claims, dispatch, record
 from mailq.queue.engine import Database
 from mailq.queue.messages import Wish
+from mailq.queue.ready import Statement
 from mailq.queue.selectors import Selector
 from mailq.queue.store import Store
 from mailq.testing.postgres import PostgresServer, StopMode
 from tests.fakes.queue_values import EXPIRED, a_message, deferred, finish, recipients_of, sent, take, words
+from tests.fakes.statements import heard
 
 pytestmark = pytest.mark.postgres
 
@@ -156,10 +159,14 @@ def test_a_settlement_in_one_statement_writes_what_one_in_several_does(store: St
 
 def test_a_task_s_end_is_one_statement(store: Store) -> None:
     store.settle("far.test")
-    seen: list[str] = []
-    event.listen(store.engine, "before_cursor_execute", lambda *given: seen.append(given[2].split()[0]))
-    store.settle("far.test", well=True)
-    assert ["WITH"] == seen
+    with heard(store) as said:
+        store.settle("far.test", well=True)
+    assert [b"mailq_settle"] == names(said)
+
+
+def names(said: Iterable[str | Statement]) -> list[bytes | str]:
+    """Return what statements are called; of others the text."""
+    return [one.name if isinstance(one, Statement) else one for one in said]
 
 
 def test_a_recipient_that_somebody_else_has_locked_is_passed_over(store: Store) -> None:
@@ -171,21 +178,19 @@ def test_a_recipient_that_somebody_else_has_locked_is_passed_over(store: Store) 
 
 def test_a_single_message_is_claimed_in_one_statement(store: Store) -> None:
     store.insert([a_message("bob@far.test")])
-    seen: list[str] = []
-    event.listen(store.engine, "before_cursor_execute", lambda *given: seen.append(given[2].split()[0]))
-    assert ["bob@far.test"] == [one.recipients[0].address for one in take(store).requests]
-    assert ["WITH"] == seen
-    assert store.claim("far.test", owner="w", limit=10, lease_time=HOUR) is None
-    assert ["WITH"] == seen[1:]
+    with heard(store) as said:
+        assert ["bob@far.test"] == [one.recipients[0].address for one in take(store).requests]
+        assert [b"mailq_claim"] == names(said)
+        assert store.claim("far.test", owner="w", limit=10, lease_time=HOUR) is None
+    assert [b"mailq_claim"] == names(said[1:])
 
 
 def test_the_simple_ones_of_many_nexthops_are_claimed_in_one_statement(store: Store) -> None:
     store.insert([a_message(f"bob@d{number}.test") for number in range(3)])
     wishes = [Wish(nexthop=f"d{number}.test", limit=10) for number in range(50)]
-    seen: list[str] = []
-    event.listen(store.engine, "before_cursor_execute", lambda *given: seen.append(given[2].split()[0]))
-    assert {"d0.test", "d1.test", "d2.test"} == set(store.claim_many(wishes, owner="w", lease_time=HOUR))
-    assert ["WITH"] == seen
+    with heard(store) as said:
+        assert {"d0.test", "d1.test", "d2.test"} == set(store.claim_many(wishes, owner="w", lease_time=HOUR))
+    assert [b"mailq_claim"] == names(said)
 
 
 def test_many_leases_of_which_a_later_one_fails_leave_everything_due(
@@ -253,7 +258,8 @@ def plans(store: Store, work: Callable[[], object]) -> list[dict[str, Any]]:
             seen.append((statement, parameters))
 
     event.listen(store.engine, "before_cursor_execute", note)
-    work()
+    with heard(store) as said:
+        work()
     event.remove(store.engine, "before_cursor_execute", note)
     nodes: list[dict[str, Any]] = []
     with store.engine.connect() as connection:
@@ -263,10 +269,24 @@ def plans(store: Store, work: Callable[[], object]) -> list[dict[str, Any]]:
             for values in parameters if isinstance(parameters, list) else [parameters]:
                 found = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values).scalar_one()
                 nodes += walk(found[0]["Plan"])
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        for one in said:
+            if isinstance(one, Statement):
+                nodes += walk(kept_plan(connection, one.text.decode()))
     assert nodes
     return [
         node for node in nodes if node.get("Relation Name") in {"mailq_recipient", "mailq_message", "mailq_attempt"}
     ]
+
+
+def kept_plan(connection: Connection, statement: str) -> dict[str, Any]:
+    """Return the plan by which a connection that is kept ready carries a statement out, whatever it is given."""
+    statement = statement.replace("%", "%%")
+    connection.exec_driver_sql(f"PREPARE asked AS {statement}")
+    values = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement))))
+    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({values})").scalar_one()[0]["Plan"]
+    connection.exec_driver_sql("DEALLOCATE asked")
+    return dict(plan)
 
 
 def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
