@@ -19,6 +19,7 @@ from hashlib import sha256
 
 from mailq.envelope import Encoding
 from mailq.errors import ContentError
+from mailq.line_ends import with_crlf
 
 _LINE_LIMIT_BYTES = 998
 _DROPPED = frozenset({b"bcc", b"resent-bcc", b"content-length", b"return-path"})
@@ -62,7 +63,8 @@ def prepare_content(raw: bytes, *, now: datetime, message_id: Callable[[], str],
     check_size(len(raw), size_limit_bytes)
     if b"\0" in raw:
         raise nul_at(raw.index(0))
-    header, separator, body = _split(_without_mbox_line(normalise_line_ends(raw)))
+    text = _without_mbox_line(normalise_line_ends(raw))
+    given = header = _header_of(text)
     names = _names_of_plain(header)
     if names is None or names.count(b"from") != 1 or not _LOOKED_AT.isdisjoint(names):
         fields = list(_fields(header))
@@ -72,11 +74,11 @@ def prepare_content(raw: bytes, *, now: datetime, message_id: Callable[[], str],
         tls_optional = _tls_optional(fields)
     else:
         tls_optional = False
-    data = header + _missing(names, now, message_id) + separator + body
+    data = _with_header(text, given, header + _missing(names, now, message_id))
     check_size(len(data), size_limit_bytes)
     return Content(
         data=data,
-        encoding=Encoding.SEVEN_BIT if body.isascii() else Encoding.EIGHT_BIT,
+        encoding=Encoding.SEVEN_BIT if text.isascii() or text[len(given) :].isascii() else Encoding.EIGHT_BIT,
         utf8_header=not header.isascii(),
         tls_optional=tls_optional,
     )
@@ -86,14 +88,6 @@ def normalise_line_ends(raw: bytes) -> bytes:
     """Return *raw* with every CRLF, CR and LF made one CRLF, and one at the end. Source: RFC 5321 §2.3.8."""
     raw = with_crlf(raw)
     return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
-
-
-def with_crlf(raw: bytes) -> bytes:
-    """Return *raw* with every CRLF, CR and LF made one CRLF; the last line may lack its end, and then still does."""
-    pairs = raw.count(b"\r\n")
-    if raw.count(b"\r") != pairs or raw.count(b"\n") != pairs:
-        return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    return raw
 
 
 def header_fields(raw: bytes) -> list[tuple[str, str]]:
@@ -157,12 +151,26 @@ def check_size(size: int, limit: int) -> None:
 
 
 def _split(text: bytes) -> tuple[bytes, bytes, bytes]:
+    header = _header_of(text)
+    return header, b"\r\n", text[len(header) + 2 :]
+
+
+def _header_of(text: bytes) -> bytes:
+    """Return the fields, without the empty line behind them."""
     if text.startswith(b"\r\n"):
         raise ContentError("the message begins with an empty line, so it has no header; put 'From: …' first")
-    header, separator, body = text.partition(b"\r\n\r\n")
-    if not separator:
-        return text, b"\r\n", b""
-    return header + b"\r\n", b"\r\n", body
+    end = text.find(b"\r\n\r\n")
+    return text if end < 0 else text[: end + 2]
+
+
+def _with_header(text: bytes, given: bytes, header: bytes) -> bytes:
+    """Return *text* with *header* in the place of what was given, and an empty line behind it.
+
+    A large body is copied once at most.
+    """
+    if len(given) == len(text):
+        return header + b"\r\n"
+    return text if header == given else b"".join([header, memoryview(text)[len(given) :]])
 
 
 def _names_of_plain(header: bytes) -> list[bytes] | None:

@@ -13,9 +13,10 @@ from datetime import datetime
 from hashlib import sha256
 from typing import BinaryIO, Final
 
-from mailq.content import BOUNDARY, Content, author_text, check_size, nul_at, prepare_content, with_crlf
+from mailq.content import BOUNDARY, Content, author_text, check_size, nul_at, prepare_content
 from mailq.envelope import Encoding
 from mailq.errors import ContentError
+from mailq.line_ends import with_crlf
 
 HEADER_LIMIT_BYTES: Final = 1_048_576
 _PIECE_BYTES: Final = 262_144

@@ -12,14 +12,17 @@ The result does not depend on how the content is cut into chunks. The final
 Source: RFC 5321 §2.3.8, §4.1.1.4 and §4.5.2, smtp-delivery X-60, X-61, X-63.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from mailq import line_ends
+
 BLOCK_BYTES: Final = 65_536
 
-_CRLF: Final = b"\r\n"
-_CR_MARKS: Final = bytes(byte == ord("\r") for byte in range(256))
-_LF_MARKS: Final = bytes(byte == ord("\n") for byte in range(256))
+_CRLF: Final = line_ends.CRLF
+# An expression for nothing but these octets finds them in a third of the time that it takes to replace them in vain.
+_DOT_AFTER_END: Final = re.compile(rb"\r\n\.")
 
 
 def encode_content(
@@ -46,7 +49,7 @@ def encode_content(
 def encode_whole(content: bytes, *, line_length_limit_bytes: int, dot_stuffing: bool = True) -> bytes:
     """Return what :func:`encode_content` yields for *content*, which is small, in one piece."""
     limit = max(2, line_length_limit_bytes) if line_length_limit_bytes else 0
-    data = _with_crlf(content)
+    data = line_ends.with_crlf(content)
     wire = _folded(data, 0, limit) if limit else data
     if dot_stuffing:
         wire = _dot_stuffed(wire, at_line_start=True)
@@ -64,7 +67,7 @@ def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
         # A CR at the end may be half of a CRLF.
         data = held_back + block if held_back else block
         held_back = b"\r" if data.endswith(b"\r") else b""
-        data = _with_crlf(data[:-1] if held_back else data)
+        data = line_ends.with_crlf(data[:-1] if held_back else data)
         if data:
             yield data
     if held_back:
@@ -84,24 +87,6 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
             del waiting[:BLOCK_BYTES]
     if waiting:
         yield bytes(waiting)
-
-
-def _with_crlf(data: bytes) -> bytes:
-    if _has_crlf_only(data):
-        return data
-    return data.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
-
-
-def _has_crlf_only(data: bytes) -> bool:
-    """Whether an LF follows each CR and nothing else: the one as a row of marks is the other, shifted by one.
-
-    To count the pairs would take longer.
-    """
-    return (
-        data.translate(_CR_MARKS)[:-1] == data.translate(_LF_MARKS)[1:]
-        and not data.startswith(b"\n")
-        and not data.endswith(b"\r")
-    )
 
 
 def _folded(data: bytes, column: int, limit: int) -> bytes:
@@ -138,7 +123,7 @@ def _dot_stuffed(data: bytes, *, at_line_start: bool) -> bytes:
     if b"." not in data:
         # To look for one byte takes a fiftieth of the time; much of what is large, such as base64, has no dot.
         return data
-    stuffed = data.replace(b"\r\n.", b"\r\n..")
+    stuffed = data if _DOT_AFTER_END.search(data) is None else data.replace(b"\r\n.", b"\r\n..")
     return b"." + stuffed if at_line_start and data.startswith(b".") else stuffed
 
 
