@@ -93,7 +93,8 @@ def celery_config(settings: Settings) -> Mapping[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": is_redis(settings.broker_url),
         "worker_send_task_events": True,
-        "task_send_sent_event": True,
+        # Flower shows a task from when a worker has received it; to tell of its sending costs as much as to send it.
+        "task_send_sent_event": False,
         "worker_hijack_root_logger": False,
         # Sessions that were being held when the broker went away go on: cancelling them would only repeat mail.
         "worker_cancel_long_running_tasks_on_connection_loss": False,

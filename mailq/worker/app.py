@@ -11,6 +11,7 @@ from mailq.broker import celery_config
 from mailq.settings import Settings
 from mailq.settings_sources import load
 from mailq.worker.host import BuildRuntime, Host, HostStep, MailqApp
+from mailq.worker.savings import GatherEvents
 from mailq.worker.tasks import register_tasks
 from mailq.worker.wiring import build_runtime
 
@@ -24,6 +25,7 @@ def make_app(settings: Settings, *, build: BuildRuntime = build_runtime) -> Mail
     app.conf.update(celery_config(settings))
     app.host = Host(settings, build=build)
     app.steps["worker"].add(HostStep)
+    app.steps["consumer"].add(GatherEvents)
     register_tasks(app, app.host.runtime)
     return app
 

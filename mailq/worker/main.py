@@ -20,6 +20,7 @@ from mailq.settings import Settings
 from mailq.worker.app import make_app
 from mailq.worker.log_writer import written_by_one_thread
 from mailq.worker.logs import worker_logs
+from mailq.worker.savings import keep_clients
 from mailq.worker.wiring import prepare_database
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: 
     if is_memory(settings.broker_url):
         log.warning("The broker is in memory: rings of other processes arrive by the dispatcher, a little later")
     sys.setswitchinterval(_SWITCH_SECONDS)
+    keep_clients()
     app = make_app(settings)
     try:
         # Before Celery takes over, so that a missing migration is one clear error.
