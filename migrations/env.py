@@ -24,7 +24,7 @@ context.configure(
 )
 with context.begin_transaction():
     before = context.get_context().get_current_revision()
-    if before not in {None, context.script.get_current_head()}:
+    if before not in {None, context.get_revision_argument()}:
         guards.remove(connection)
     context.run_migrations()
     if context.get_context().get_current_revision() == context.script.get_current_head():

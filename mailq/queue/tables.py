@@ -16,6 +16,9 @@ state written as a literal; see :func:`in_state`.
 All names start with ``mailq_``: the tables live in the application's database.
 """
 
+from collections.abc import Iterator
+from typing import Final
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -67,9 +70,29 @@ def _of_message() -> ForeignKeyConstraint:
     """Return the rule that a row belongs to a message, for what is written and deleted with it, by one transaction.
 
     Only SQLite looks after it, and with it the tests. PostgreSQL would read and lock the message that the same
-    statement has just written, once for its content and once for each recipient.
+    statement has just written, once for its content and once for each recipient, and once more for each attempt.
     """
     return ForeignKeyConstraint(["message_id"], ["mailq_message.id"]).ddl_if(dialect="sqlite")
+
+
+ROW_RULES: Final = {
+    "known_state": (
+        "{row}state IN ('queued', 'leased', 'held', 'quarantined', 'sent', 'bounced', 'expired', 'cancelled')"
+    ),
+    "final_is_finished": (
+        "({row}state IN ('sent', 'bounced', 'expired', 'cancelled')) = ({row}finished_at IS NOT NULL)"
+    ),
+    "notice_is_final": "{row}notice = '' OR {row}finished_at IS NOT NULL",
+    "counts_from_zero": "{row}attempts >= 0 AND {row}stumbles >= 0",
+    "known_notice": "{row}notice IN ('', 'wanted', 'sent')",
+}
+"""What holds of each recipient, by name: constraints of SQLite, and on PostgreSQL a matter of its guards, since it
+reads and plans a constraint anew for each statement. See :mod:`mailq.queue.guards`."""
+
+
+def _rules_of_rows() -> Iterator[CheckConstraint]:
+    for name, rule in ROW_RULES.items():
+        yield CheckConstraint(rule.format(row=""), name=name).ddl_if(dialect="sqlite")
 
 
 message = Table(
@@ -168,17 +191,8 @@ recipient = Table(
     Column("tenant", Text, nullable=False, server_default=""),
     Column("audit_id", BigInteger),
     _of_message(),
-    CheckConstraint(
-        "state IN ('queued', 'leased', 'held', 'quarantined', 'sent', 'bounced', 'expired', 'cancelled')",
-        name="known_state",
-    ),
     CheckConstraint("(state = 'leased') = (lease_id IS NOT NULL)", name="leased_has_lease"),
-    CheckConstraint(
-        "(state IN ('sent', 'bounced', 'expired', 'cancelled')) = (finished_at IS NOT NULL)", name="final_is_finished"
-    ),
-    CheckConstraint("notice = '' OR finished_at IS NOT NULL", name="notice_is_final"),
-    CheckConstraint("attempts >= 0 AND stumbles >= 0", name="counts_from_zero"),
-    CheckConstraint("notice IN ('', 'wanted', 'sent')", name="known_notice"),
+    *_rules_of_rows(),
     sqlite_autoincrement=True,
 )
 
@@ -223,7 +237,7 @@ attempt = Table(
     metadata,
     Column("id", _Key, Identity(), primary_key=True),
     Column("recipient_id", BigInteger, nullable=False),
-    Column("message_id", Text, ForeignKey("mailq_message.id"), nullable=False, index=True),
+    Column("message_id", Text, nullable=False, index=True),
     Column("lease_id", BigInteger, nullable=False),
     Column("number", Integer, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
@@ -244,6 +258,7 @@ attempt = Table(
     Column("milliseconds", _Json),
     Column("transcript_id", BigInteger),
     Column("action", Text, nullable=False, server_default=""),
+    _of_message(),
     sqlite_autoincrement=True,
 )
 _partial("ix_mailq_attempt_uncertain", attempt.c.recipient_id, where="outcome = 'uncertain'")

@@ -361,6 +361,44 @@ def test_the_database_refuses_rows_that_contradict_themselves(store: Store, lie:
     assert ["queued"] == [one.state.value for one in store.list_recipients(EVERYTHING, limit=10)]
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE mailq_recipient SET state = 'sent', lease_id = NULL",
+        "UPDATE mailq_recipient SET state = 'sent', finished_at = due_at",
+        "UPDATE mailq_recipient SET state = 'queued', lease_id = NULL, finished_at = due_at",
+        "UPDATE mailq_recipient SET state = 'bounced', lease_id = NULL, finished_at = due_at, notice = 'lost'",
+        "UPDATE mailq_recipient SET finished_at = due_at",
+        "UPDATE mailq_recipient SET attempts = -1",
+    ],
+)
+def test_the_database_refuses_leased_rows_that_contradict_themselves(store: Store, lie: str) -> None:
+    store.insert([a_message("a@far.test")])
+    take(store)
+    with pytest.raises(DBAPIError), store.engine.begin() as connection:
+        connection.execute(text(lie))
+    assert ["active"] == [one.state.value for one in store.list_recipients(EVERYTHING, limit=10)]
+
+
+@pytest.mark.parametrize(
+    ("state", "finished", "notice", "attempts"),
+    [("lost", "NULL", "", 0), ("sent", "NULL", "", 0), ("queued", "due_at", "", 0), ("sent", "due_at", "lost", 0)],
+)
+def test_the_database_refuses_new_rows_that_contradict_themselves(
+    store: Store, state: str, finished: str, notice: str, attempts: int
+) -> None:
+    store.insert([a_message("a@far.test")])
+    columns = "message_id, address, orcpt, notify, nexthop, priority, due_at, fresh"
+    with pytest.raises(DBAPIError), store.engine.begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO mailq_recipient ({columns}, state, finished_at, notice, attempts)"
+                f" SELECT {columns}, '{state}', {finished}, '{notice}', {attempts} FROM mailq_recipient"
+            )
+        )
+    assert ["queued"] == [one.state.value for one in store.list_recipients(EVERYTHING, limit=10)]
+
+
 def test_a_lease_cannot_end_while_recipients_are_under_it(store: Store) -> None:
     store.insert([a_message("a@far.test")])
     take(store)
