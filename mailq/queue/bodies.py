@@ -13,19 +13,19 @@ Parts are rows, not slices of a large value, because both databases find a row
 without reading those before it, and take in a large message piece by piece.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader, BytesIO, RawIOBase
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Select, bindparam, select
 
 from mailq.errors import ContentUnavailableError, UnknownMessageError
+from mailq.queue import wire
 from mailq.queue.engine import Database
+from mailq.queue.fixed import FixedStatement
 from mailq.queue.objects import ObjectStore
-from mailq.queue.sqltypes import among
 from mailq.queue.tables import content, content_part, message
-from mailq.queue.upsert import DIALECTS
 
 PART_BYTES: Final = 262_144
 HEAD_LIMIT_BYTES: Final = 1_048_576
@@ -35,15 +35,31 @@ _END_OF_HEADER: Final = b"\r\n\r\n"
 _first = select(content.c.data, content.c.parts, content.c.location).where(
     content.c.message_id == bindparam("queue_id")
 )
-_small = {
-    dialect: select(content.c.message_id, content.c.data).where(
-        among(content.c.message_id, "queue_ids", dialect), content.c.parts == 1, content.c.location == ""
-    )
-    for dialect in DIALECTS
-}
+_small = select(content.c.message_id, content.c.data).where(
+    content.c.message_id.in_(bindparam("queue_ids", expanding=True)), content.c.parts == 1, content.c.location == ""
+)
 _part = select(content_part.c.data).where(
     content_part.c.message_id == bindparam("queue_id"), content_part.c.number == bindparam("number")
 )
+# The same on PostgreSQL, which would write octets out as text for any other way of asking.
+_fixed = {
+    _first: FixedStatement(
+        "mailq_content",
+        "SELECT data, parts, location FROM mailq_content WHERE message_id = %(queue_id)s",
+        {"queue_id": wire.TEXT},
+    ),
+    _small: FixedStatement(
+        "mailq_small_contents",
+        "SELECT message_id, data FROM mailq_content"
+        " WHERE message_id = ANY (%(queue_ids)s) AND parts = 1 AND location = ''",
+        {"queue_ids": wire.many(wire.TEXT)},
+    ),
+    _part: FixedStatement(
+        "mailq_content_part",
+        "SELECT data FROM mailq_content_part WHERE message_id = %(queue_id)s AND number = %(number)s",
+        {"queue_id": wire.TEXT, "number": wire.INTEGER},
+    ),
+}
 _size = select(message.c.size_bytes).where(message.c.id == bindparam("queue_id"))
 
 
@@ -70,8 +86,7 @@ class StoredBodies:
             ContentUnavailableError: It cannot be read now, or its object is gone.
             DatabaseUnavailableError: The database is down.
         """
-        with self._database.read() as connection:
-            row = connection.execute(_first, {"queue_id": queue_id}).one_or_none()
+        row = next(iter(self._rows(_first, {"queue_id": queue_id})), None)
         if row is None:
             raise UnknownMessageError(f"no message has the queue id {queue_id}")
         if row.location:
@@ -89,9 +104,7 @@ class StoredBodies:
         Raises:
             DatabaseUnavailableError: The database is down.
         """
-        with self._database.read() as connection:
-            rows = connection.execute(_small[connection.dialect.name], {"queue_ids": list(queue_ids)}).all()
-        return {row.message_id: row.data for row in rows}
+        return {row.message_id: row.data for row in self._rows(_small, {"queue_ids": list(queue_ids)})}
 
     def read_head(self, queue_id: str) -> bytes:
         """Return the header with its empty line, and perhaps some of what follows; at most about a mebibyte is read.
@@ -109,11 +122,17 @@ class StoredBodies:
         # The caller holds it no longer than it needs it, and so should this frame.
         del first
         for number in range(1, parts):
-            with self._database.read() as connection:
-                data = connection.execute(_part, {"queue_id": queue_id, "number": number}).scalar()
-            if data is None:
+            rows = self._rows(_part, {"queue_id": queue_id, "number": number})
+            if not rows:
                 raise ContentUnavailableError(f"part {number} of the content of {queue_id} is missing", gone=True)
-            yield data
+            yield rows[0].data
+            del rows
+
+    def _rows(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Any]:
+        if self._database.dialect == "postgresql":
+            return self._database.run_fixed(_fixed[statement], values)
+        with self._database.read() as connection:
+            return connection.execute(statement, values).all()
 
     @contextmanager
     def _open_object(self, queue_id: str, location: str) -> Iterator[BinaryIO]:
