@@ -7,9 +7,11 @@ hundred of them take twice as long as two for the same mail. Nobody can tell
 beforehand which servers those will be, so the width follows what is seen: a
 process that is busy lets fewer work at a time, one that is not lets more.
 
-A session passes for as long as it works on what it has leased, whatever its
-server does meanwhile. Where servers hang, the process is idle, and so the
-turnstile widens.
+A session passes for as long as it works on what it has leased. While it waits
+for a server that takes its time it steps :meth:`Turnstile.aside`, and somebody
+else has its place: a thousand sessions with servers that are slow or far away
+keep nobody from working. Waits that are over in a moment are not worth two
+switches more.
 
 Source: docs/why/scale.md
 """
@@ -58,16 +60,37 @@ class Turnstile:
         self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
         self._inside = 0
+        self._mine = threading.local()
         self.width = self._most
 
     @contextmanager
     def passed(self) -> Iterator[None]:
         """Work in a ``with`` block when it is one's turn, in the order of coming; nobody waits without an end."""
         self._enter()
+        self._mine.inside = True
         try:
             yield
         finally:
+            self._mine.inside = False
             self._leave()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let somebody else work in a ``with`` block, which waits; harmless for a thread that has not passed.
+
+        Whoever comes back has a server waiting, and no turn to wait for: until it is done there may be one more inside.
+        """
+        if not getattr(self._mine, "inside", False):
+            yield
+            return
+        self._mine.inside = False
+        self._leave()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside += 1
+            self._mine.inside = True
 
     def follow(self, share: float, lateness: float) -> None:
         """Take in the share of a processor that was used in the last moment, and by how much threads wake up late."""

@@ -126,6 +126,7 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
     hooks = load_hooks(settings.hooks)
     check_logins(settings, hooks)
     split_address(settings.metrics_address)
+    turnstile = Turnstile(settings.worker_concurrency)
     sessions = SessionCache(clock, idle_time=settings.connection_cache_time_limit)
     resolver = DnsResolver(settings, reply_filter=hooks.dns_filter)
     security = TlsService(
@@ -139,7 +140,7 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
     ports = Ports(
         clock=clock,
         resolver=resolver,
-        connector=SocketConnector(settings),
+        connector=SocketConnector(settings, aside=turnstile.aside),
         bodies=store.bodies,
         # Breaks ties between servers and spreads retries; nobody gains by guessing it.
         rng=random.Random(),  # noqa: S311 - no secret depends on it
@@ -170,7 +171,6 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
         stall_time=settings.stall_time,
         on_tick=_in_turn(sessions.close_idle, desk.on_tick, security.on_tick),
     )
-    turnstile = Turnstile(settings.worker_concurrency)
     pulse = Pulse(on_beat=turnstile.follow)
     trouble = TroubleNotices(
         store,

@@ -3,10 +3,12 @@
 import errno
 import logging
 import os
+import select
 import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from mailq.security import TlsLevel, TlsPolicy
 from mailq.settings import Settings
 from mailq.smtp.connection import RECEIVE_BYTES, SocketConnection, SocketConnector
 from mailq.status import Endpoint
+from tests.fakes.poll import eventually
 
 MAY = TlsPolicy(level=TlsLevel.MAY)
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -62,6 +65,51 @@ def pair(peer: Peer) -> Iterator[tuple[SocketConnection, socket.socket]]:
     """Both ends of one connection."""
     connection = SocketConnector(Settings()).connect(peer.endpoint, timeout_seconds=10)
     yield connection, peer.accept()
+    connection.close()
+
+
+class Bench:
+    """Where waits are spent that last; one a wait."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self.waits += 1
+        yield
+
+
+def answering_after(seconds: float, peer: socket.socket) -> threading.Timer:
+    timer = threading.Timer(seconds, peer.sendall, args=(b"250 Ok\r\n",))
+    timer.start()
+    return timer
+
+
+def test_who_connects_or_waits_for_a_slow_server_steps_aside_and_nobody_else(peer: Peer) -> None:
+    bench = Bench()
+    connection = SocketConnector(Settings(), aside=bench.aside).connect(peer.endpoint, timeout_seconds=10)
+    assert 1 == bench.waits
+    other = peer.accept()
+    other.sendall(b"220 hello\r\n")
+    eventually(lambda: connection.receive(timeout_seconds=0.05))
+    before = bench.waits
+    for _ in range(3):
+        # What is there already is not waited for, however slow the server was before.
+        other.sendall(b"250 Ok\r\n")
+        assert select.select([connection._socket], [], [], 10)[0]
+        connection.receive(timeout_seconds=10)
+    assert before == bench.waits
+    for _ in range(2):
+        timer = answering_after(0.1, other)
+        assert b"250 Ok\r\n" == connection.receive(timeout_seconds=10)
+        timer.join()
+    assert before + 2 == bench.waits
+    with pytest.raises(ConnectionTimeoutError):
+        connection.receive(timeout_seconds=0.05)
+    with pytest.raises(ConnectionTimeoutError):
+        connection.receive(timeout_seconds=0)
+    assert before + 3 == bench.waits
     connection.close()
 
 

@@ -98,6 +98,30 @@ def test_nobody_waits_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 == crew.turnstile._inside
 
 
+def test_who_steps_aside_lets_somebody_else_in_and_comes_back_without_a_turn() -> None:
+    turnstile = Turnstile(LEAST)
+    crew = Crew(turnstile, 2)
+    with turnstile.passed():
+        crew.come(0)
+        crew.threads.submit(crew.work, 1)
+        eventually(lambda: len(turnstile._waiting) == 1)
+        with turnstile.aside():
+            eventually(lambda: len(crew.order) == 2)
+            assert LEAST == turnstile._inside
+        assert LEAST + 1 == turnstile._inside
+    crew.end()
+    assert 0 == turnstile._inside
+
+
+def test_who_is_not_inside_steps_nowhere() -> None:
+    turnstile = Turnstile(LEAST)
+    with turnstile.aside():
+        assert 0 == turnstile._inside
+    with turnstile.passed(), turnstile.aside(), turnstile.aside():
+        assert 0 == turnstile._inside
+    assert 0 == turnstile._inside
+
+
 def test_work_that_fails_leaves_the_place_free() -> None:
     turnstile = Turnstile(LEAST)
     for _ in range(5):
