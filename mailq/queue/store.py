@@ -28,6 +28,7 @@ from mailq.queue import (
     leases,
     notices,
     orders,
+    overtaking,
     quarantine,
     record,
     retention,
@@ -54,6 +55,7 @@ from mailq.queue.limit_rules import StoredLimitRules
 from mailq.queue.messages import LAST_PRIORITY, AtWork, Entry, Lease, NewMessage, RecipientResult, Wish
 from mailq.queue.objects import ObjectStore, placed
 from mailq.queue.orders import Done, Preview, Verb
+from mailq.queue.overtaking import Rest
 from mailq.queue.reports import ReportRules
 from mailq.queue.retention import Window
 from mailq.queue.rollcall import RollCall
@@ -230,6 +232,10 @@ class Store:
         """Tell whether mail to *nexthop* is due that is no less urgent than *last_priority*."""
         with self._database.read() as connection:
             return min(dispatch.due_priorities(connection, nexthop), default=LAST_PRIORITY + 1) <= last_priority
+
+    def overtaken(self, rests: Sequence[Rest]) -> list[bool]:
+        """Tell for each of *rests*, what is left of a batch, whether something is due that goes before it."""
+        return overtaking.overtaken(self._database, rests)
 
     def dead_site(self, nexthop: str) -> DeadSite | None:
         """Return what is known of *nexthop*; None when it is not dead."""

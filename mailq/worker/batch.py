@@ -31,6 +31,7 @@ from mailq.status import (
     Stage,
 )
 from mailq.worker.ahead import Ahead
+from mailq.worker.batch_time import BatchTime, time_of
 from mailq.worker.desk import is_own
 from mailq.worker.evidence import death_in, is_well, news_of
 from mailq.worker.heartbeat import Watch
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 INTERNAL_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 0)
 CONTENT_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 0)
 CONFIG_ERROR: Final = EnhancedStatus(Severity.TRANSIENT, 3, 5)
-_MOST_EXTENSIONS: Final = 7
 
 
 @dataclass(slots=True)
@@ -62,6 +62,7 @@ class Batch:
         trouble: Why the nexthop looked sick when it was tried last; None where it looked well.
         well: A server carried a conversation through, and none failed to after it.
         shut: Why no more could be sent for now; None: nothing was in the way.
+        shared: What is left is for others to take a share of.
     """
 
     messages: int = 0
@@ -71,6 +72,7 @@ class Batch:
     trouble: Failure | None = None
     well: bool = False
     shut: NoRoomError | None = None
+    shared: bool = False
 
     def note(self, request: DeliveryRequest, report: DeliveryReport) -> None:
         """Note what one run of the routine reported."""
@@ -89,6 +91,7 @@ def deliver_batch(
     *,
     more: bool,
     ends_at: float = float("inf"),
+    last_at: float = float("inf"),
     ahead: Ahead | None = None,
 ) -> Batch:
     """Deliver the messages of *lease* until done, dead, out of time or told to stop, or the lease may be lost.
@@ -98,7 +101,8 @@ def deliver_batch(
         runtime: This process's.
         watch: Asked before every transaction.
         more: This task had a batch before, so sessions may be waiting to be reused.
-        ends_at: By the monotonic clock; no message is begun after it but the first.
+        ends_at: By the monotonic clock; no message is begun after it but the first, unless nothing else is to be done.
+        last_at: No message is begun after it in any case, but the first.
         ahead: How far this task may run ahead of the record; None: not at all.
 
     Raises:
@@ -131,11 +135,13 @@ def deliver_batch(
         parts=_as_tried(parts, rule, recorder),
         ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(lease, parts, runtime)),
         alone=tuple(part.alone for part in work),
+        time=time_of(lease, len(parts), runtime, ends_at=ends_at, last_at=last_at),
     )
     try:
         came_at = runtime.monotonic()
         with runtime.turnstile.passed():
-            course.run(ends_at + runtime.monotonic() - came_at)
+            course.time.put_off(runtime.monotonic() - came_at)
+            course.run()
     finally:
         try:
             recorder.flush()
@@ -143,6 +149,7 @@ def deliver_batch(
             watch.unrecorded = recorder.unrecorded
             watch.ended = recorder.ended and not recorder.unrecorded
     batch = course.batch
+    batch.shared = course.time.shares
     course.barred.postpone(lease, runtime.store)
     if batch.death is None:
         batch.death = _killed_by_feedback(watch.ticket, batch)
@@ -172,19 +179,18 @@ class _Course:
     parts: Sequence[DeliveryRequest]
     ports: Ports
     alone: Sequence[bool]
+    time: BatchTime
     batch: Batch = field(default_factory=Batch)
     barred: Barred = field(default_factory=Barred)
     number: int = 0
-    ends_at: float = float("inf")
     promised: DeliveryRequest | None = None
-    extensions: int = 0
+    pace_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.ports = replace(self.ports, following=self.following)
 
-    def run(self, ends_at: float) -> None:
+    def run(self) -> None:
         """Deliver one part after the other, until something says that it is enough."""
-        self.ends_at = ends_at
         for number, request in enumerate(self.parts):
             if self._is_over(request):
                 return
@@ -207,9 +213,9 @@ class _Course:
         if following >= len(self.parts) or self.alone[following] or self.watch.ticket.is_limited:
             return None
         runtime, request = self.runtime, self.parts[following]
-        if runtime.stopping.is_set() or runtime.monotonic() >= self.ends_at:
+        if runtime.stopping.is_set() or self._tenant_of(request) != self._tenant_of(self.parts[self.number]):
             return None
-        if self._tenant_of(request) != self._tenant_of(self.parts[self.number]):
+        if self._gives_way(following):
             return None
         self.promised = request
         return request
@@ -224,24 +230,11 @@ class _Course:
         # The server was told of the next message already. And the claim has asked whether the destination is suspended.
         if batch.messages == 0 or request is self.promised:
             return False
-        return self._gives_way() or runtime.suspended(self.lease.nexthop)
+        return self._gives_way(self.number + 1) or runtime.suspended(self.lease.nexthop)
 
-    def _gives_way(self) -> bool:
-        """Whether the time is up, and something else may be sent instead of the rest of the batch.
-
-        Where the time was lost by ourselves, another claim would only add to that; so it has to be worth it.
-        """
-        runtime, lease = self.runtime, self.lease
-        if runtime.monotonic() < self.ends_at:
-            return False
-        if not runtime.pulse.late or (
-            lease.priority and runtime.is_due(lease.nexthop, last_priority=lease.priority - 1)
-        ):
-            return True
-        # Asked less and less often: a crowd of sessions that all ask would be what makes them late.
-        self.extensions = min(2 * self.extensions + 1, _MOST_EXTENSIONS)
-        self.ends_at += self.extensions * runtime.settings.batch_time.total_seconds()
-        return False
+    def _gives_way(self, following: int) -> bool:
+        """Whether the time is up, and something else is to be done than what is left from *following* on."""
+        return self.time.is_over(len(self.parts) - following, pace_seconds=self.pace_seconds)
 
     def _deliver(self, request: DeliveryRequest, tenant: str) -> bool:
         """Deliver a part when its turn under the limits has come; False when the worker is told to stop before."""
@@ -254,7 +247,8 @@ class _Course:
         began_at = runtime.monotonic()
         report = _deliver(request, self.ports, runtime, recorder)
         self.batch.note(request, report)
-        if self.number == 0 and self.batch.well and runtime.monotonic() - began_at <= SLOW_SECONDS:
+        self.pace_seconds = runtime.monotonic() - began_at
+        if self.number == 0 and self.batch.well and self.pace_seconds <= SLOW_SECONDS:
             # As soon as something good is known of the nexthop: a long batch would keep others out of that lane.
             ticket.prove()
         ticket.note(news_of(report))

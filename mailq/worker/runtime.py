@@ -24,6 +24,7 @@ from mailq.envelope import DeliveryRequest
 from mailq.errors import InfrastructureError
 from mailq.limits.together import Together
 from mailq.queue.certainty import CertaintyRules
+from mailq.queue.overtaking import Rest
 from mailq.queue.store import Store
 from mailq.ring import Ringer
 from mailq.settings import Settings
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 BUSY_SESSIONS: Final = 2
 """So many sessions with one nexthop keep a busy interpreter busy, while one of them waits for its server."""
 _MANY: Final = 10_000
+_MOST_TOGETHER: Final = 500
 
 
 class Routine(Protocol):
@@ -115,10 +117,12 @@ class Runtime:
     _serving: Counter[str] = field(default_factory=Counter)
     _quiet: threading.Condition = field(default_factory=threading.Condition)
     _due: Together[tuple[str, int], bool] = field(init=False)
+    _overtaken: Together[Rest, bool] = field(init=False)
 
     def __post_init__(self) -> None:
         # By one thread and connection: hundreds of sessions that each wait for one of a few keep each other waiting.
         self._due = Together(self._are_due, most=_MANY)
+        self._overtaken = Together(self._are_overtaken, most=_MOST_TOGETHER)
 
     @property
     def running(self) -> int:
@@ -151,6 +155,21 @@ class Runtime:
             InfrastructureError: The database is down.
         """
         return self._due((nexthop, last_priority))
+
+    def is_overtaken(self, rest: Rest) -> bool:
+        """Tell whether something is due that goes before *rest*, what is left of a batch.
+
+        Raises:
+            InfrastructureError: The database is down.
+        """
+        return self._overtaken(rest)
+
+    def _are_overtaken(self, rests: Sequence[Rest]) -> Sequence[bool]:
+        return self.store.overtaken(rests)
+
+    def may_share(self, nexthop: str) -> bool:
+        """Tell whether another session with *nexthop* could be had, and would not take turns with those there are."""
+        return self.roomy and not (self.pulse.busy or self.pulse.late) and self.desk.has_room(nexthop)
 
     def _are_due(self, asked: Sequence[tuple[str, int]]) -> Sequence[bool]:
         return [self.store.is_due(nexthop, last_priority=priority) for nexthop, priority in asked]

@@ -278,14 +278,22 @@ class _Service:
             call_the_roll(self.nexthop, batch.death, self.runtime, self.watch)
         elif lease.probe and batch.well:
             note_life(self.nexthop, self.runtime)
-        elif lease.full and batch.well:
+        elif (lease.full or batch.shared) and batch.well:
             self._call_help()
         return lease.full or lease.probe or batch.recipients < len(lease.attempts)
 
     def _deliver(self, lease: Lease) -> Batch:
         began_at = self.runtime.monotonic()
         ends_at = began_at + self.runtime.settings.batch_time.total_seconds()
-        batch = deliver_batch(lease, self.runtime, self.watch, more=self.total > 0, ends_at=ends_at, ahead=self.ahead)
+        batch = deliver_batch(
+            lease,
+            self.runtime,
+            self.watch,
+            more=self.total > 0,
+            ends_at=ends_at,
+            last_at=self.ends_at,
+            ahead=self.ahead,
+        )
         self.messages += batch.messages
         self.total += batch.messages
         self.well = batch.well

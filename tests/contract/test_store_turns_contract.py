@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from mailq.queue.messages import Lease
+from mailq.queue.overtaking import Rest
 from mailq.queue.store import Store
 from mailq.queue.turns import MOST_LOOKED_AT, MOST_SERVED
 from tests.fakes.queue_values import MINUTE, a_message, deferred, finish, recipients_of, sent, take
@@ -77,6 +78,40 @@ def test_only_so_urgent_mail_is_taken_as_was_asked_for(store: Store) -> None:
     assert not store.is_due("far.test", last_priority=2)
     assert store.claim("far.test", owner="w", limit=9, lease_time=MINUTE, last_priority=2) is None
     assert store.is_due("far.test")
+
+
+def test_the_rest_of_a_batch_is_overtaken_by_what_a_claim_would_begin_with(store: Store) -> None:
+    queue(store, {"": 2}, priority=5)
+    rest = Rest("far.test", 5, "")
+    take(store, limit=1)
+    assert [False] == store.overtaken([rest])
+    queue(store, {"": 1}, priority=6)
+    assert [False] == store.overtaken([rest])
+    queue(store, {"": 1}, priority=4)
+    several = [rest, rest._replace(priority=4), rest._replace(nexthop="near.test"), rest._replace(tenant=None)]
+    assert [True, False, False, True] == store.overtaken(several)
+    queue(store, {"other": 1}, priority=4)
+    assert [True, False] == store.overtaken([rest._replace(priority=4), Rest("far.test", 4, None)])
+
+
+@pytest.mark.parametrize("tenant", ["", "a", "z"])
+def test_the_rest_of_a_tenants_batch_is_overtaken_by_any_other_tenants_mail_of_that_priority(
+    store: Store, tenant: str
+) -> None:
+    rest = Rest("far.test", 5, "m")
+    queue(store, {"m": 2}, priority=5)
+    queue(store, {tenant: 1}, priority=6)
+    assert [False] == store.overtaken([rest])
+    queue(store, {tenant: 1}, priority=5)
+    assert [True] == store.overtaken([rest])
+
+
+def test_more_urgent_mail_whose_time_has_not_come_overtakes_nothing(store: Store) -> None:
+    queue(store, {"": 1}, priority=1)
+    lease = take(store)
+    finish(store, [deferred(one, wait=HOUR) for one in recipients_of(lease)], lease)
+    assert [False] == store.overtaken([Rest("far.test", 5, "")])
+    assert [] == store.overtaken([])
 
 
 def test_more_tenants_than_share_a_lease_are_served_by_the_next_ones(store: Store) -> None:

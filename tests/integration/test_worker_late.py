@@ -1,4 +1,4 @@
-"""A batch whose time is up, in a process that keeps itself waiting and in one that does not."""
+"""A batch whose time is up: it goes on unless something else is to be done, in a process that is late itself, too."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +46,11 @@ class Hall(Bench):
         return len(leases)
 
 
+def a_note(address: str, **fields: Any) -> NewMessage:
+    recipients = (NewRecipient(address=address, nexthop=NEXTHOP),)
+    return NewMessage(sender="a@sender.test", recipients=recipients, content=CONTENT, **fields)
+
+
 @pytest.fixture
 def hall(sqlite_url: str) -> Iterator[Hall]:
     store = Store.open(sqlite_url)
@@ -53,9 +58,44 @@ def hall(sqlite_url: str) -> Iterator[Hall]:
     store.close()
 
 
-def test_a_batch_ends_when_its_time_is_up(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_goes_on_when_its_time_is_up_and_nothing_else_is_to_be_done(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hall.queue(*[[f"r{number}@dest.test"] for number in range(3)])
-    assert (3, 3) == (hall.serve(monkeypatch), len(hall.sent))
+    assert (1, 3) == (hall.serve(monkeypatch), len(hall.sent))
+
+
+def test_a_batch_ends_when_its_time_is_up_and_another_tenants_mail_has_come(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(3)])
+    hall.after_first = lambda: hall.store.insert([a_note("other@dest.test", tenant="another")])
+    assert 1 < hall.serve(monkeypatch)
+    assert hall.sent.index("other@dest.test") < 3
+
+
+def test_tenants_have_a_turn_each_before_a_batch_of_theirs_ends(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall.store.insert([a_note(f"{who}{number}@dest.test", tenant=who) for who in ("a", "b") for number in range(3)])
+    monkeypatch.setattr(hall.runtime.desk, "has_room", lambda _nexthop: False)
+    assert 3 == hall.serve(monkeypatch)
+    assert ["a0@dest.test", "b0@dest.test"] == hall.sent[:2]
+    assert [{"a", "b"}] * 3 == [{one[0] for one in hall.sent[first : first + 2]} for first in (0, 2, 4)]
+
+
+def test_a_batch_that_would_take_long_ends_when_its_time_is_up_and_somebody_is_called_to_share_it(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(10)])
+    rung: list[int] = []
+    monkeypatch.setattr(hall.runtime.ringer, "ring", lambda *_, **__: rung.append(len(hall.sent)))
+    assert 1 < hall.serve(monkeypatch)
+    assert (10, 1) == (len(hall.sent), rung[0])
+
+
+def test_where_nobody_could_share_it_the_batch_goes_on(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(10)])
+    monkeypatch.setattr(hall.runtime.desk, "has_room", lambda _nexthop: False)
+    assert (1, 10) == (hall.serve(monkeypatch), len(hall.sent))
 
 
 def test_where_the_process_is_late_itself_the_batch_goes_on(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,12 +105,7 @@ def test_where_the_process_is_late_itself_the_batch_goes_on(hall: Hall, monkeypa
 
 
 def test_even_there_it_gives_way_to_more_urgent_mail(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
-    urgent = NewMessage(
-        sender="a@sender.test",
-        recipients=(NewRecipient(address="urgent@dest.test", nexthop=NEXTHOP),),
-        content=CONTENT,
-        priority=1,
-    )
+    urgent = a_note("urgent@dest.test", priority=1)
     hall.runtime.pulse.note(1.0)
     hall.queue(*[[f"r{number}@dest.test"] for number in range(3)])
     hall.after_first = lambda: hall.store.insert([urgent])
