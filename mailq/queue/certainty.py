@@ -83,6 +83,11 @@ class CertaintyRules:
             spread=settings.lease_time,
         )
 
+    @property
+    def is_the_same_for_all(self) -> bool:
+        """Whether mail of every class is tried again where nobody knows."""
+        return {self.policy, *self.by_class.values()} == {UncertainPolicy.RETRY}
+
     def policy_for(self, mail_class: str) -> UncertainPolicy:
         """Return the policy for mail of *mail_class*; empty is none."""
         return self.by_class.get(mail_class, self.policy)

@@ -176,7 +176,8 @@ def _read(database: Database, wish: Wish, rows: Sequence[Any], *, owner: str) ->
         instant=one_claim.instant,
     )  # fmt: skip
     contents = {row.message_id: row.content for row in rows if row.content is not None}
-    return replace(made, full=len(rows) >= wish.limit, contents=contents)
+    named = 1 if unreadable else rows[0].named
+    return replace(made, full=len(rows) >= wish.limit, contents=contents, named=named)
 
 
 def _claim_alone(

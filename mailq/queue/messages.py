@@ -118,11 +118,13 @@ class Wish:
         nexthop: As stored.
         limit: Most recipients.
         last_priority: Nothing less urgent than this.
+        named: So many messages the lease may name from the beginning, as what its owner is at work on.
     """
 
     nexthop: str
     limit: int
     last_priority: int = LAST_PRIORITY
+    named: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,7 @@ class Lease:
         priority: Of its least urgent message.
         probe: Tries whether a dead destination is back; see :mod:`mailq.queue.sites`.
         contents: By queue id, the content of some messages, where it came with the lease.
+        named: So many of the requests it names from the beginning, each whole.
     """
 
     id: int
@@ -158,6 +161,7 @@ class Lease:
     priority: int = DEFAULT_PRIORITY
     probe: bool = False
     contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    named: int = 1
 
 
 @dataclass(frozen=True, slots=True)

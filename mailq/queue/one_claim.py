@@ -11,7 +11,8 @@ ask for fifty of which few have mail.
 
 Invariants:
     What it writes is what :mod:`mailq.queue.claims` writes in several statements.
-    A lease names its first message from the beginning.
+    A lease names its first message from the beginning, and as many more as were wished for: not where one of the lease
+    was there when a worker was lost, or has several recipients, which may be sent in turn.
     Whatever there is to read is read, when rows have been leased: no value of a message makes the statement fail.
 
 Source: smtp-delivery Q-25, Q-60
@@ -55,13 +56,22 @@ _OF_MESSAGE: Final = ", ".join(
 )
 _TOLD: Final = ", ".join(
     f"found.{name}"
-    for name in ("number", "due", "probe_due", "token", "taken_at", *(one.name for one in TAKEN), *_NAMES_OF_MESSAGE)
+    for name in (
+        "number",
+        "due",
+        "probe_due",
+        "token",
+        "named",
+        "taken_at",
+        *(one.name for one in TAKEN),
+        *_NAMES_OF_MESSAGE,
+    )
 )
 # In "IS NOT FALSE" no partial index is recognised: it would be read whole where the planner thinks that few are queued.
 # The count of wishes is told as a limit, since the planner takes any array for ten, and plans anew where fewer come.
 _CLAIM: Final = f"""WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(%(nexthops)s, %(most)s, %(last)s) WITH ORDINALITY
-        AS wish (nexthop, most, last_priority, number)
+    SELECT * FROM unnest(%(nexthops)s, %(most)s, %(last)s, %(named)s) WITH ORDINALITY
+        AS wish (nexthop, most, last_priority, named, number)
     LIMIT %(count)s
 ), span AS MATERIALIZED (
     SELECT wish.*,
@@ -69,7 +79,7 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
         (SELECT mail.priority {_MAIL} {_WAITING} ORDER BY mail.priority DESC LIMIT 1) AS final
     FROM given AS wish
 ), ready AS MATERIALIZED (
-    SELECT wish.number, wish.nexthop, wish.most, found.due,
+    SELECT wish.number, wish.nexthop, wish.most, wish.named, found.due,
         (SELECT site.probe_at <= statement_timestamp() FROM mailq_destination AS site
             WHERE site.nexthop = wish.nexthop AND site.dead_since IS NOT NULL) AS probe_due
     FROM span AS wish CROSS JOIN LATERAL (
@@ -85,40 +95,46 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
             WHERE one.number = wish.number)
     )
 ), simple AS MATERIALIZED (
-    SELECT wish.number, wish.nexthop, wish.most, wish.due[1] AS priority
+    SELECT wish.number, wish.nexthop, wish.most, wish.named, wish.due[1] AS priority
     FROM ready AS wish
     WHERE cardinality(wish.due) = 1 AND wish.probe_due IS NULL
         AND (SELECT mail.tenant {_MAIL} {_HERE} ORDER BY mail.tenant LIMIT 1)
             = (SELECT mail.tenant {_MAIL} {_HERE} ORDER BY mail.tenant DESC LIMIT 1)
 ), due AS MATERIALIZED (
-    SELECT wish.number, wish.nexthop, mine.id, mine.message_id, mine.due_at
+    SELECT wish.number, wish.nexthop, wish.named, mine.id, mine.message_id, mine.due_at, mine.stumbles
     FROM simple AS wish CROSS JOIN LATERAL (
-        SELECT mail.id, mail.message_id, mail.due_at
+        SELECT mail.id, mail.message_id, mail.due_at, mail.stumbles
         {_MAIL} {_WAITING} AND mail.priority = wish.priority AND mail.due_at <= statement_timestamp()
         ORDER BY mail.due_at, mail.id
         LIMIT wish.most
         FOR UPDATE SKIP LOCKED
     ) AS mine
 ), begun AS (
-    SELECT DISTINCT ON (number) nexthop, message_id FROM due ORDER BY number, due_at, id
+    SELECT nexthop, messages, CASE WHEN apart THEN 1 ELSE least(named, cardinality(messages)) END AS named
+    FROM (
+        SELECT nexthop, named, array_agg(message_id ORDER BY due_at, id) AS messages,
+            bool_or(stumbles > 0) OR count(DISTINCT message_id COLLATE "C") < count(*) AS apart
+        FROM due GROUP BY number, nexthop, named
+    ) AS each
 ), new_lease AS (
-    INSERT INTO mailq_lease (nexthop, owner, taken_at, expires_at, message_id)
+    INSERT INTO mailq_lease (nexthop, owner, taken_at, expires_at, message_id, also_at_work)
     SELECT nexthop, %(owner)s, statement_timestamp(), statement_timestamp() + make_interval(secs => %(seconds)s),
-        message_id
+        messages[1], array_to_string(messages[2:named], ' ')
     FROM begun
     RETURNING id, nexthop, taken_at
 ), mine AS MATERIALIZED (
-    SELECT due.number, due.id, new_lease.id AS token, new_lease.taken_at FROM due JOIN new_lease USING (nexthop)
+    SELECT due.number, due.id, begun.named, new_lease.id AS token, new_lease.taken_at
+    FROM due JOIN new_lease USING (nexthop) JOIN begun USING (nexthop)
 ), taken AS (
     UPDATE mailq_recipient AS taken
     SET state = 'leased', lease_id = mine.token, attempts = taken.attempts + 1, fresh = false
     FROM mine
     WHERE taken.id = mine.id AND (taken.state = 'queued') IS NOT FALSE
-    RETURNING mine.number, taken.*, mine.taken_at
+    RETURNING mine.number, mine.named, taken.*, mine.taken_at
 )
 SELECT {_TOLD}, body.data AS content
 FROM (
-    SELECT ready.number, ready.due, ready.probe_due, {_OF_RECIPIENT}, taken.lease_id AS token,
+    SELECT ready.number, ready.due, ready.probe_due, {_OF_RECIPIENT}, taken.lease_id AS token, taken.named,
         date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE},
         sum(message.size_bytes) OVER (PARTITION BY ready.number ORDER BY taken.due_at, taken.id) AS octets,
         sum(message.size_bytes) OVER (ORDER BY ready.number, taken.due_at, taken.id) AS all_octets,
@@ -140,6 +156,7 @@ _statement: Final = FixedStatement(
         "nexthops": wire.many(wire.TEXT),
         "most": wire.many(wire.INTEGER),
         "last": wire.many(wire.INTEGER),
+        "named": wire.many(wire.INTEGER),
         "count": wire.BIGINT,
         "stopped": wire.many(wire.INTEGER),
         "patterns": wire.many(wire.TEXT),
@@ -162,14 +179,16 @@ def take_at_once(
 
     Yields:
         The wish, and its recipients' rows in the order of delivery, each with its message's columns, with ``token``,
-        the lease, and ``taken_at``; or a single row without an id, where what is due has to be claimed in the longer
-        way: ``due`` has the priorities, and ``probe_due`` is null where the destination is not dead.
+        the lease, ``named``, how many messages that names, and ``taken_at``; or a single row without an id, where what
+        is due has to be claimed in the longer way: ``due`` has the priorities, and ``probe_due`` is null where the
+        destination is not dead.
     """
     patterns = [(number, one) for number, wish in enumerate(wishes, 1) for one in patterns_of(wish.nexthop)]
     parameters = {
         "nexthops": [wish.nexthop for wish in wishes],
         "most": [wish.limit for wish in wishes],
         "last": [wish.last_priority for wish in wishes],
+        "named": [wish.named for wish in wishes],
         "count": len(wishes),
         "stopped": [number for number, _ in patterns],
         "patterns": [pattern for _, pattern in patterns],

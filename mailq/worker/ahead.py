@@ -55,6 +55,16 @@ class Part:
     alone: bool = False
 
 
+def named_at_first(parts: Sequence[Part], queue_ids: Sequence[str]) -> int:
+    """Return how many of *parts* a lease names that was begun with these messages, each whole.
+
+    None where it names a message that is sent in several parts, or one that goes alone together with others.
+    """
+    named = zip(parts, queue_ids, strict=False)
+    right = all(part.at_work == AtWork(one) and not (part.alone and len(queue_ids) > 1) for part, one in named)
+    return len(queue_ids) if right and len(queue_ids) <= len(parts) else 0
+
+
 def named_from(parts: Sequence[Part], start: int, *, most: int) -> tuple[AtWork, int]:
     """Return how the lease names *parts* from *start* on, at most so many, and the first one that it does not name."""
     first = parts[start]

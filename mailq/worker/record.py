@@ -32,7 +32,7 @@ from mailq.queue.schedules import Labels, Schedules
 from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.status import Deferred, Delivered, Failure, Outcome, RecipientId
-from mailq.worker.ahead import Ahead, Part, named_from
+from mailq.worker.ahead import Ahead, Part, named_at_first, named_from
 from mailq.worker.committer import PATIENCE_LEASE_TIMES, Direct, Receipt, Writer
 from mailq.worker.listener import Listener, tell_no_application, tell_outcome
 from mailq.worker.outcome_log import is_logged, log_outcome
@@ -110,9 +110,10 @@ class Recorder:
         self._ahead = ahead or Ahead(1)
         self._parts = parts
         self._jobs: deque[_Job] = deque()
-        # The claim has named the first message.
-        first = AtWork(lease.requests[0].queue_id)
-        self._named = self._named_for_sure = int(bool(parts) and parts[0].at_work == first)
+        # The claim has named the first message, or several.
+        self._named = self._named_for_sure = named_at_first(
+            parts, [one.queue_id for one in lease.requests[: lease.named]]
+        )
         self._namings: deque[tuple[int, Receipt]] = deque()
         self._number = 0
         self._began_at = monotonic()
@@ -126,7 +127,7 @@ class Recorder:
         """
         asked_at = self._monotonic()
         self._number = number
-        if number >= self._named or (number == 0 and self._ahead.now > 1 and len(self._parts) > 1):
+        if number >= self._named or (number == 0 and self._named < min(self._ahead.now, len(self._parts))):
             self._submit((), None, self._name_from(number))
         if self._parts[number].alone:
             self.flush()

@@ -249,7 +249,9 @@ class _Service:
         return self.runtime.stopping.is_set() or self.runtime.crowded
 
     def _wish(self) -> Wish:
-        return Wish(nexthop=self.nexthop, limit=self.size.now, last_priority=self.last_priority)
+        # Where some mail goes alone, only the session knows which: it names what it is about to send.
+        named = self.ahead.now if self.runtime.certainty.is_the_same_for_all else 1
+        return Wish(nexthop=self.nexthop, limit=self.size.now, last_priority=self.last_priority, named=named)
 
     def _begin(self, claimed: Claimed | None) -> Lease | None:
         self.runtime.metrics.claimed(0 if claimed is None else len(claimed.lease.attempts))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from mailq.queue.audit import By
 from mailq.queue.backoff import Done
 from mailq.queue.certainty import CertaintyRules, Quarantine, SetAside, UncertainPolicy
-from mailq.queue.messages import AtWork, NewMessage
+from mailq.queue.messages import AtWork, NewMessage, Wish
 from mailq.queue.orders import Verb
 from mailq.queue.reports import ReportRules
 from mailq.queue.selectors import Selector
@@ -63,6 +63,37 @@ def test_a_worker_lost_before_its_first_word_was_at_the_first_message(store: Sto
     take(store, lease_time=EXPIRED)
     store.sweep()
     assert ["deferred", "queued"] == words(store, [first, second])
+
+
+def test_what_the_claim_names_is_in_doubt_and_nothing_else(store: Store) -> None:
+    """On SQLite a claim names the first message, whatever is wished for."""
+    ids = store.insert([a_message(f"r{number}@far.test") for number in range(4)])
+    wish = Wish(nexthop="far.test", limit=10, named=3)
+    lease = store.claim_many([wish], owner="w", lease_time=EXPIRED)["far.test"]
+    assert lease.named == (1 if store.engine.dialect.name == "sqlite" else 3)
+    store.sweep()
+    doubted = [queue_id for queue_id in ids if outcomes(store, queue_id) == [["uncertain"]]]
+    assert ids[: lease.named] == doubted
+
+
+@pytest.mark.parametrize("named", [1, 3, 9])
+def test_a_claim_names_no_more_than_there_is(store: Store, named: int) -> None:
+    store.insert([a_message("a@far.test"), a_message("b@far.test")])
+    wishes = [Wish(nexthop=nexthop, limit=10, named=named) for nexthop in ("far.test", "none.test")]
+    lease = store.claim_many(wishes, owner="w", lease_time=EXPIRED)["far.test"]
+    assert lease.named in {1, min(named, 2)}
+    assert 2 == store.sweep()
+
+
+def test_a_claim_names_only_the_first_where_one_stumbled_or_has_several_recipients(store: Store) -> None:
+    (stumbled,) = store.insert([a_message("a@far.test")])
+    take(store, lease_time=EXPIRED)
+    store.sweep(CertaintyRules(spread=timedelta(0)))
+    assert [["uncertain"]] == outcomes(store, stumbled)
+    store.insert([a_message("b@far.test"), a_message("a@near.test"), a_message("b@near.test", "c@near.test")])
+    wishes = [Wish(nexthop=nexthop, limit=10, named=9) for nexthop in ("far.test", "near.test")]
+    leases = store.claim_many(wishes, owner="w", lease_time=timedelta(hours=1))
+    assert {"far.test": 1, "near.test": 1} == {name: lease.named for name, lease in leases.items()}
 
 
 def test_a_worker_lost_between_its_last_record_and_its_release_leaves_no_doubt(store: Store) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from mailq.queue.messages import AtWork
 from mailq.status import RecipientId
-from mailq.worker.ahead import Ahead, Part, named_from
+from mailq.worker.ahead import Ahead, Part, named_at_first, named_from
 
 
 def parts(*names: str) -> list[Part]:
@@ -23,6 +23,28 @@ def parts(*names: str) -> list[Part]:
 def test_the_lease_names_what_comes_next(expected: tuple[AtWork, int], start: int, most: int) -> None:
     """Source: smtp-delivery Q-45."""
     assert expected == named_from(parts("a", "b", "c", "d"), start, most=most)
+
+
+@pytest.mark.parametrize(
+    ("expected", "batch", "begun"),
+    [
+        (1, parts("a", "b"), ["a"]),
+        (2, parts("a", "b", "c"), ["a", "b"]),
+        (3, parts("a", "b", "c"), ["a", "b", "c"]),
+        (1, parts("A", "b"), ["a"]),
+        (0, parts("A", "b"), ["a", "b"]),
+        (0, parts("a", "B", "c"), ["a", "b"]),
+        (2, parts("a", "b", "C"), ["a", "b"]),
+        (0, [Part(AtWork("a", RecipientId(7)), alone=True), Part(AtWork("a"), alone=True)], ["a"]),
+        (0, [*parts("a"), Part(AtWork("b", RecipientId(7)), alone=True), Part(AtWork("b"), alone=True)], ["a", "b"]),
+        (0, [], ["a"]),
+    ],
+)
+def test_what_a_lease_was_begun_with_counts_where_the_session_would_name_it_too(
+    expected: int, batch: list[Part], begun: list[str]
+) -> None:
+    """Source: smtp-delivery Q-45."""
+    assert expected == named_at_first(batch, begun)
 
 
 def test_what_is_to_be_alone_is_named_alone() -> None:

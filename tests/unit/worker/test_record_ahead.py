@@ -54,7 +54,7 @@ class Writer:
 class Desk:
     """One lease on some messages, and its recorder."""
 
-    def __init__(self, parts: Sequence[Part], *, ahead: int) -> None:
+    def __init__(self, parts: Sequence[Part], *, ahead: int, named: int = 1) -> None:
         requests = tuple(
             DeliveryRequest(
                 queue_id=part.at_work.queue_id,
@@ -78,6 +78,7 @@ class Desk:
             expires={},
             full=False,
             due=dict.fromkeys(ids, NOW - timedelta(seconds=1)),
+            named=named,
         )
         self.writer = Writer()
         self.told: list[RecipientId] = []
@@ -138,6 +139,27 @@ def test_several_are_sent_while_the_first_is_being_recorded() -> None:
     desk.send(2)
     assert [("a", "b", "c"), ("b", "c", "d"), None, None] == named(desk.writer.entries)
     assert [] == desk.told
+
+
+def test_what_the_claim_has_named_is_sent_without_naming_it_again() -> None:
+    desk = Desk(parts("abcde"), ahead=3, named=3)
+    desk.send(0)
+    desk.send(1)
+    desk.send(2)
+    assert [("b", "c", "d"), ("c", "d", "e"), None] == named(desk.writer.entries)
+    assert [] == desk.told
+
+
+def test_what_the_claim_has_named_though_it_goes_alone_is_named_anew(waiting: list[threading.Thread]) -> None:
+    """Source: smtp-delivery Q-45."""
+    desk = Desk(parts("aBc"), ahead=3, named=3)
+    begun = threading.Event()
+    waiting.append(threading.Thread(target=lambda: (desk.recorder.begin(0), begun.set())))
+    waiting[0].start()
+    assert not begun.wait(0.05)
+    desk.writer.write()
+    assert begun.wait(SECONDS)
+    assert [("a",)] == named(desk.writer.entries)
 
 
 def test_more_is_named_when_a_quarter_of_what_was_named_is_sent() -> None:
