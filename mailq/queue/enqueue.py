@@ -56,7 +56,7 @@ def insert_messages(connection: Connection, messages: Sequence[NewMessage]) -> l
     if not messages:
         return []
     ids = _checked(messages)
-    if connection.dialect.driver == one_statement.DRIVER and all(map(fits_one_statement, messages)):
+    if connection.dialect.driver == one_statement.DRIVER and all(map(_is_in_memory, messages)):
         one_statement.insert_rows(connection, list(zip(ids, messages, strict=True)))
         return ids
     keyed = _distinct_keys(messages, ids)
@@ -88,18 +88,28 @@ def insert_own(database: Database, messages: Sequence[NewMessage]) -> list[str]:
     """
     if not messages:
         return []
-    fits = all(map(fits_one_statement, messages))
-    if fits:
+    if all(map(_is_in_memory, messages)):
         ids = _checked(messages)
         if database.write_ready(one_statement.statements(list(zip(ids, messages, strict=True)))):
             return ids
-    with database.write_at_once() if fits and len(messages) == 1 else database.write() as connection:
+    is_one = len(messages) == 1 and fits_one_statement(messages[0])
+    with database.write_at_once() if is_one else database.write() as connection:
         return insert_messages(connection, messages)
 
 
 def fits_one_statement(one: NewMessage) -> bool:
     """Tell whether *one* can be written by one statement, where the database's driver is for it."""
     return one.idempotency_key is None and (bool(one.location) or one.size_bytes <= PART_BYTES)
+
+
+def _is_in_memory(one: NewMessage) -> bool:
+    """Tell whether *one* can be written by the statements of :mod:`mailq.queue.one_statement`.
+
+    What is read from a file, or is very large, is written piece by piece, so that no more than that is in memory.
+    """
+    if fits_one_statement(one):
+        return True
+    return one.idempotency_key is None and one.large is None and one.size_bytes <= one_statement.MOST_BYTES
 
 
 def _checked(messages: Sequence[NewMessage]) -> list[str]:
@@ -198,7 +208,7 @@ def _insert_contents(connection: Connection, accepted: Sequence[tuple[str, NewMe
 def _content_row(new_id: str, one: NewMessage) -> dict[str, Any]:
     if one.location:
         return {"message_id": new_id, "data": b"", "parts": 0, "location": one.location}
-    parts = max(1, -(-one.size_bytes // PART_BYTES))
+    parts = one_statement.parts_of(one)
     return {"message_id": new_id, "data": next(one.pieces(PART_BYTES)), "parts": parts, "location": ""}
 
 

@@ -5,14 +5,15 @@ one, which is a transaction by itself where none is open.
 
 There are two forms of it: one message to one recipient, which is what applications queue most, and any number of
 messages, as arrays. An array is left empty where all messages have the value that a message has by itself. The texts
-are written out, and not composed by SQLAlchemy: nothing but parameters changes.
+are written out, and not composed by SQLAlchemy: nothing but parameters changes. Of a large content, each part behind
+the first takes a statement more, in the same transaction.
 
 Invariants:
     What either form writes is what :mod:`mailq.queue.enqueue` writes in three statements.
     No statement is given more than :data:`MOST_MESSAGES`, or much more than :data:`MOST_BYTES` of content.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from sqlalchemy import Connection
 
 from mailq.envelope import Notify
 from mailq.queue import wire
+from mailq.queue.bodies import PART_BYTES
 from mailq.queue.headlines import HEAD_BYTES, headline
 from mailq.queue.messages import DEFAULT_PRIORITY, NewMessage, NewRecipient
 from mailq.queue.ready import Given, Statement
@@ -84,7 +86,14 @@ _CONTENT: Final = (
     _Column("message_id", wire.TEXT),
     _Column("data", wire.OCTETS),
     _Column("location", wire.TEXT, "", "''"),
+    _Column("parts", wire.INTEGER, 1, "1"),
 )
+_PART: Final = (
+    _Column("message_id", wire.TEXT),
+    _Column("number", wire.INTEGER),
+    _Column("data", wire.OCTETS),
+)
+_PART_NAMES: Final = tuple(column.name for column in _PART)
 _RECIPIENT: Final = (
     _Column("message_id", wire.TEXT),
     _Column("address", wire.TEXT),
@@ -116,8 +125,22 @@ def notify_text(words: Iterable[Notify]) -> str:
 
 def _content_values(new_id: str, one: NewMessage) -> tuple[Any, ...]:
     if one.location:
-        return new_id, b"", one.location
-    return new_id, one.content if one.large is None else b"".join(one.pieces(one.size_bytes)), ""
+        return new_id, b"", one.location, 0
+    return new_id, next(one.pieces(PART_BYTES)), "", parts_of(one)
+
+
+def _part_rows(messages: Sequence[Queued]) -> Iterator[tuple[Any, ...]]:
+    """Yield what is behind the first part of large contents."""
+    for new_id, one in messages:
+        if not one.location and one.size_bytes > PART_BYTES:
+            for number, piece in enumerate(one.pieces(PART_BYTES)):
+                if number:
+                    yield new_id, number, piece
+
+
+def parts_of(one: NewMessage) -> int:
+    """Return in how many parts the content is stored."""
+    return max(1, -(-one.size_bytes // PART_BYTES))
 
 
 def _recipient_values(new_id: str, one: NewMessage, each: NewRecipient) -> tuple[Any, ...]:
@@ -142,7 +165,6 @@ def _names(columns: Iterable[_Column]) -> str:
     return ", ".join(column.name for column in columns if column.name != _NOT_STORED)
 
 
-_PARTS: Final = "CASE WHEN {location} = '' THEN 1 ELSE 0 END"
 _STATE: Final = "state, fresh, attempts"
 _QUEUED: Final = "'queued', true, 0"
 # The later of both: GREATEST does not mind that one is NULL.
@@ -159,12 +181,20 @@ WITH new_message AS (
     INSERT INTO mailq_message ({_names(MESSAGE)}, created_at, arrived_at)
     VALUES ({", ".join(of_message)}, statement_timestamp(), {start})
 ), new_content AS (
-    INSERT INTO mailq_content ({_names(_CONTENT)}, parts)
-    VALUES ({place["id"]}, {place["data"]}, {place["location"]}, {_PARTS.format(location=place["location"])})
+    INSERT INTO mailq_content ({_names(_CONTENT)})
+    VALUES ({place["id"]}, {place["data"]}, {place["location"]}, {place["parts"]})
 )
 INSERT INTO mailq_recipient ({_names(_RECIPIENT)}, due_at, {_STATE})
 VALUES ({place["id"]}, {", ".join(of_recipient)}, {start}, {_QUEUED})
 """  # noqa: S608 - made of the names above
+
+
+# What is behind the first part of a content: as an array it would be copied several times more
+
+
+def _insert_part(place: Mapping[str, str]) -> str:
+    values = ", ".join(place[column.name] for column in _PART)
+    return f"INSERT INTO mailq_content_part ({_names(_PART)}) VALUES ({values})"  # noqa: S608 - as above
 
 
 # Any number of messages
@@ -207,8 +237,8 @@ WITH new_message AS (
     SELECT {read(MESSAGE)}, statement_timestamp(), {start}
     FROM {given("message", MESSAGE)} ORDER BY place
 ), new_content AS (
-    INSERT INTO mailq_content ({_names(_CONTENT)}, parts)
-    SELECT {read(_CONTENT)}, {_PARTS.format(location="COALESCE(location, '')")}
+    INSERT INTO mailq_content ({_names(_CONTENT)})
+    SELECT {read(_CONTENT)}
     FROM {given("content", _CONTENT)} ORDER BY place
 )
 INSERT INTO mailq_recipient ({_names(_RECIPIENT)}, due_at, {_STATE})
@@ -229,26 +259,32 @@ _ready_many: Final = Statement(
     b"mailq_insert_many",
     _insert_many({name: f"${number}::{kind.name}[]" for number, (name, kind) in enumerate(_MANY, 1)}).encode(),
 )
+_ready_part: Final = Statement(
+    b"mailq_insert_part",
+    _insert_part({column.name: f"${number}::{column.kind.name}" for number, column in enumerate(_PART, 1)}).encode(),
+)
 _one_octets: Final = tuple(column.kind.octets for column in _ONE)
+_part_octets: Final = tuple(column.kind.octets for column in _PART)
 
 
 def statements(messages: Sequence[Queued]) -> Iterator[Given]:
     """Yield the statements that insert *messages*, for a connection that is kept ready.
 
     Args:
-        messages: Each fits into one statement, see :func:`mailq.queue.enqueue.fits_one_statement`.
+        messages: Without idempotency keys, each content in memory or in an object.
     """
     for some in _portions(messages):
         if _is_one(some):
-            yield _ready_one, _octets(_one_values(*some[0]))
+            yield _ready_one, _octets(_one_octets, _one_values(*some[0]))
         else:
             arrays = zip(_MANY, _many_values(some), strict=True)
             yield _ready_many, [wire.array(kind, values) for (_, kind), values in arrays]
+        for row in _part_rows(some):
+            yield _ready_part, _octets(_part_octets, row)
 
 
-def _octets(values: Sequence[Any]) -> list[bytes | None]:
-    pairs = zip(_one_octets, values, strict=True)
-    return [None if value is None else octets(value) for octets, value in pairs]
+def _octets(writers: Sequence[Callable[[Any], bytes]], values: Sequence[Any]) -> list[bytes | None]:
+    return [None if value is None else octets(value) for octets, value in zip(writers, values, strict=True)]
 
 
 # On any other connection of the driver's
@@ -260,6 +296,7 @@ def _place(name: str, kind: Kind, brackets: str = "") -> str:
 
 _driver_one: Final = _insert_one({column.name: _place(column.name, column.kind) for column in _ONE})
 _driver_many: Final = _insert_many({name: _place(name, kind, "[]") for name, kind in _MANY})
+_driver_part: Final = _insert_part({column.name: _place(column.name, column.kind) for column in _PART})
 
 
 def insert_rows(connection: Connection, messages: Sequence[Queued]) -> None:
@@ -278,6 +315,8 @@ def insert_rows(connection: Connection, messages: Sequence[Queued]) -> None:
             arrays = zip(_MANY, _many_values(some), strict=True)
             given = {name: [_plain(kind, value) for value in values] for (name, kind), values in arrays}
             connection.exec_driver_sql(_driver_many, given)
+        for row in _part_rows(some):
+            connection.exec_driver_sql(_driver_part, dict(zip(_PART_NAMES, row, strict=True)))
 
 
 def _plain(kind: Kind, value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from mailq.errors import ContentStoreUnavailableError, ContentUnavailableError, IdempotencyConflictError
+from mailq.errors import ContentStoreUnavailableError, ContentUnavailableError, IdempotencyConflictError, SchemaError
 from mailq.large_content import LargeContent
 from mailq.queue.bodies import PART_BYTES
 from mailq.queue.objects import ObjectStore
@@ -46,6 +46,28 @@ def test_content_of_any_size_comes_back_as_it_was(store: Store, size: int) -> No
     assert data == read(store, in_memory) == read(store, streamed, 1_000_000)
     assert [size, size] == [store.show(one).size_bytes for one in (in_memory, streamed)]
     assert [size, size] == sorted(request.size_bytes for request in take(store).requests)
+
+
+@pytest.mark.parametrize("size", [PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 7])
+def test_content_in_memory_comes_back_alone_among_others_and_from_the_callers_transaction(
+    store: Store, size: int
+) -> None:
+    data = of_size(size)
+    ids = store.insert([a_message("a@far.test", content=data)])
+    ids += store.insert([a_message("b@far.test", "c@far.test", content=each) for each in (data, HEAD, data)])
+    with store.engine.begin() as connection:
+        ids += store.insert([a_message("d@far.test", content=data)], connection=connection)
+        ids += store.insert([a_message("e@far.test", content=data)] * 2, connection=connection)
+    assert [data, data, HEAD, data, data, data, data] == [read(store, one) for one in ids]
+
+
+def test_where_a_part_cannot_be_written_nothing_is(store: Store) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE mailq_content_part RENAME TO elsewhere"))
+    with pytest.raises(SchemaError):
+        store.insert([a_message("a@far.test", content=of_size(PART_BYTES * 2))])
+    with store.engine.connect() as connection:
+        assert 0 == connection.execute(text("SELECT count(*) FROM mailq_message")).scalar()
 
 
 def test_a_large_message_in_the_callers_transaction_is_gone_when_that_is_rolled_back(store: Store) -> None:
