@@ -31,7 +31,9 @@ NEW_RECIPIENTS: Final = 5000
 RINGS: Final = 500
 """Most nexthops rung a round."""
 PARKED: Final = 20
-"""Most nexthops a key that are looked at a round, of those that wait for room."""
+"""So many nexthops a key are looked at in a round, of those that wait for room; more, where all of these had it."""
+MOST_PARKED: Final = 640
+"""At most so many."""
 REPORTS: Final = 100
 """Most messages reported on a round."""
 RING_PATIENCE: Final = timedelta(seconds=5)
@@ -73,6 +75,7 @@ class Dispatcher:
         certainty: What becomes of mail that a lost worker was at work on.
         settled_seconds: What is new for so long after it was first seen is noticed in writing.
         takes_here: Returns those whose due mail somebody in this process takes without a ring.
+        begin_here: Begins to serve some of many nexthops without a ring, and returns which.
         serve_here: Serves nexthops that cannot be rung for, and returns which.
         housekeep: Deletes a little of what is finished and old.
         monotonic: Seconds that never go backwards.
@@ -89,6 +92,7 @@ class Dispatcher:
         certainty: CertaintyRules = _RULES,
         settled_seconds: float = SETTLED_SECONDS,
         takes_here: Callable[[Collection[str]], frozenset[str]] = nobody,
+        begin_here: Callable[[Sequence[str]], frozenset[str]] = nobody,
         serve_here: Callable[[Iterable[str]], frozenset[str]] = nobody,
         housekeep: Callable[[], None] = no_housekeeping,
         monotonic: Callable[[], float] = time.monotonic,
@@ -99,12 +103,14 @@ class Dispatcher:
         self._settings = settings
         self._send_reports = send_reports
         self._takes_here = takes_here
+        self._begin_here = begin_here
         self._serve_here = serve_here
         self._housekeep = housekeep
         self._certainty = certainty
         self._monotonic = monotonic
         self._sweep_from = float("-inf")
         self._not_rung: frozenset[str] = frozenset()
+        self._looks_at = PARKED
         self._newcomers = Newcomers(settled_seconds=settled_seconds)
 
     def run_once(self) -> Round:
@@ -160,18 +166,22 @@ class Dispatcher:
         shared = {nexthop: key for nexthop, key in shut.items() if not is_own(key, nexthop)}
         self._store.park(shared, look_again=LOOK_AGAIN)
         # Each was due by SQL, so a ring of a moment ago does not stand for it.
-        rung = self._ringer.ring_all(sorted(admitted), again=True, patience=RING_PATIENCE) if admitted else frozenset()
+        begun = self._begin_here(sorted(admitted))
+        wanted = sorted(admitted - begun)
+        rung = begun | (self._ringer.ring_all(wanted, again=True, patience=RING_PATIENCE) if wanted else frozenset())
         rung |= self._serve_here(sorted(admitted - rung))
         self._not_rung = admitted - rung
         return rung
 
     def _call_parked(self) -> None:
         """Ring those who wait for what has room again, the longest wait first."""
-        parked = [one.nexthop for one in self._store.parked(most=PARKED)]
+        parked = [one.nexthop for one in self._store.parked(most=self._looks_at)]
         if not parked:
             return
         shut = self._obstacles(parked, urgent=False)
         called = [nexthop for nexthop in parked if nexthop not in shut][:RINGS]
+        all_had_room = not shut and len(parked) >= self._looks_at
+        self._looks_at = min(2 * self._looks_at, MOST_PARKED) if all_had_room else PARKED
         self._not_rung = self._not_rung.union(self._store.call(called, ring_timeout=self._settings.ring_timeout))
 
     def _has_urgent(self, nexthop: str) -> bool:

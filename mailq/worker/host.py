@@ -15,11 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.worker import state
 
 from mailq.settings import Settings
 from mailq.worker.dispatch_loop import DispatchLoop
 from mailq.worker.metrics_page import MetricsPage
 from mailq.worker.runtime import Runtime
+from mailq.worker.unrung import Places
 from mailq.worker.wiring import build_dispatcher, build_runtime, prepare_database
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ class Host:
         self._runtime: Runtime | None = None
         self._loop: DispatchLoop | None = None
         self.metrics_page: MetricsPage | None = None
+        self.places: Places | None = None
 
     def runtime(self) -> Runtime:
         """Return this process's runtime, built on first use with its heartbeat running."""
@@ -66,7 +70,7 @@ class Host:
         self.metrics_page = MetricsPage(runtime.metrics.registry, runtime.settings.metrics_address)
         self.metrics_page.open()
         self._loop = DispatchLoop(
-            build_dispatcher(runtime),
+            build_dispatcher(runtime, places=self.places),
             store=runtime.store,
             owner=runtime.owner,
             interval=runtime.settings.dispatch_interval,
@@ -104,6 +108,25 @@ class MailqApp(Celery):
     host: Host
 
 
+class PoolPlaces:
+    """The threads of a Celery worker that fetches a ring only when it has a thread for it.
+
+    Args:
+        worker: Celery's, with a pool of threads.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+
+    def taken(self) -> int:
+        """Return how many tasks Celery has fetched and not finished."""
+        return len(state.reserved_requests)
+
+    def leave(self, threads: int) -> None:
+        """Have Celery fetch another only while there are fewer: the bound is meant for what scales the pool."""
+        self._worker.max_concurrency = threads
+
+
 class HostStep(bootsteps.StartStopStep):
     """Ties the host to the life of a Celery worker; stops after its consumer and before its pool."""
 
@@ -116,6 +139,8 @@ class HostStep(bootsteps.StartStopStep):
             log.warning("The prefork pool needs a process for every session; use --pool=threads")
         elif worker.concurrency:
             self._host.has_threads(int(worker.concurrency))
+        if worker.app.conf.worker_disable_prefetch and issubclass(worker.pool_cls, ThreadPool):
+            self._host.places = PoolPlaces(worker)
 
     def start(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Begin to dispatch."""

@@ -71,6 +71,11 @@ class Proven:
         self._presence: Admitted | None = None
         self._counts_at = float("-inf")
 
+    @property
+    def workers(self) -> int:
+        """How many worker processes there are, as far as this one knows."""
+        return self._workers
+
     def most_sessions_if_not(self, nexthop: str) -> int:
         """Return how many sessions there may be with all nexthops that are not proven; 0: *nexthop* is.
 

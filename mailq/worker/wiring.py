@@ -57,6 +57,7 @@ from mailq.worker.suspended import Suspended
 from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import TroubleNotices
 from mailq.worker.turnstile import Turnstile
+from mailq.worker.unrung import Places, Unrung
 
 log = logging.getLogger(__name__)
 # Beyond the threads, the heartbeat and the dispatcher count sessions.
@@ -200,12 +201,13 @@ def build_runtime(settings: Settings, *, https_port: int = HTTPS_PORT) -> Runtim
     )
 
 
-def build_dispatcher(runtime: Runtime, *, goes_on: bool = True) -> Dispatcher:
+def build_dispatcher(runtime: Runtime, *, goes_on: bool = True, places: Places | None = None) -> Dispatcher:
     """Return a dispatcher on *runtime*'s store, desk and ringer.
 
     Args:
         runtime: Of this process.
         goes_on: It runs round after round; False: a single one, which can leave nothing to later ones.
+        places: Threads of this process that tasks without a ring may use, too; None: there are no such tasks.
     """
     settings = runtime.settings
     rules = ReportRules.of(settings, nexthop_for=_router(settings))
@@ -213,12 +215,17 @@ def build_dispatcher(runtime: Runtime, *, goes_on: bool = True) -> Dispatcher:
     def send_reports(limit: int) -> int:
         return len(runtime.store.send_reports(rules, limit=limit, wait=settings.report_wait))
 
+    def serve(nexthop: str) -> None:
+        serve_nexthop(nexthop, runtime)
+
+    threads = settings.worker_concurrency
     return Dispatcher(
         store=runtime.store,
         desk=runtime.desk,
-        serve_here=ByHand(lambda nexthop: serve_nexthop(nexthop, runtime), most=settings.worker_concurrency)
-        if settings.limits_fallback == "sql"
+        begin_here=Unrung(serve, places=places, threads=threads, workers=lambda: runtime.desk.proven.workers)
+        if places is not None
         else nobody,
+        serve_here=ByHand(serve, most=threads) if settings.limits_fallback == "sql" else nobody,
         takes_here=runtime.takes,
         ringer=runtime.ringer,
         settings=settings,

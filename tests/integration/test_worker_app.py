@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 
-from mailq.broker import DELIVER_TASK, DISPATCH_TASK
+from mailq.broker import DELIVER_QUEUE, DELIVER_TASK, DISPATCH_TASK, make_celery
 from mailq.errors import SchemaError
 from mailq.limits.gates import Gate
 from mailq.limits.local_limits import LocalLimits
@@ -27,6 +30,7 @@ from mailq.worker.embedded import embedded
 from mailq.worker.host import HostStep, MailqApp
 from mailq.worker.main import run_worker
 from mailq.worker.wiring import make_limits, new_owner, with_hostname
+from tests.fakes.poll import eventually
 
 # Settings for loopback alone refuse it before anything leaves the machine.
 NEXTHOP = "[192.0.2.1]"
@@ -195,3 +199,42 @@ def test_redis_counts_sessions_where_it_is_the_broker(redis_server: RedisServer,
 def test_without_redis_the_database_counts_sessions_and_with_a_broker_in_memory_the_process(store: Store) -> None:
     assert isinstance(make_limits(Settings(), store), LocalLimits)
     assert isinstance(make_limits(Settings(broker_url="amqp://h//"), store), ShelfLimits)
+
+
+@pytest.mark.redis
+def test_celery_fetches_no_more_rings_than_threads_are_left_to_it(
+    redis_server: RedisServer, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate, apps = [], threading.Event(), []
+    monkeypatch.setattr(
+        "mailq.worker.tasks.serve_nexthop", lambda nexthop, _runtime: (begun.append(nexthop), gate.wait(30))
+    )
+
+    def make(*given: Any, **named: Any) -> MailqApp:
+        apps.append(make_app(*given, **named))
+        return apps[-1]
+
+    monkeypatch.setattr("mailq.worker.embedded.make_app", make)
+    settings = replace(unroutable(sqlite_url), broker_url=redis_server.url, key_prefix="places:")
+    with embedded(settings, concurrency=3) as runtime:
+        places = apps[0].host.places
+        assert places is not None
+        places.leave(1)
+        for number in range(3):
+            assert runtime.ringer.ring(f"n{number}.test")
+        assert eventually(lambda: len(begun) == 1)
+        ringing = make_celery(settings)
+        with ringing.connection_for_read() as connection:
+            waiting = connection.default_channel.queue_declare(queue=DELIVER_QUEUE, durable=True)
+        assert (1, 1, 2) == (len(begun), places.taken(), waiting.message_count)
+        places.leave(3)
+        assert eventually(lambda: len(begun) == 3)
+        assert 3 == places.taken()
+        gate.set()
+
+
+def test_where_celery_fetches_in_advance_all_is_rung_for(sqlite_url: str) -> None:
+    app = make_app(unroutable(sqlite_url))
+    HostStep(SimpleNamespace(app=app, pool_cls=ThreadPool, steps=[], concurrency=7))
+    assert app.host.places is None
+    close(app)

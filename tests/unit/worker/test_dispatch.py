@@ -116,6 +116,7 @@ class Scene:
         *,
         rules: Rules = NO_RULES,
         takes_here: Callable[[Collection[str]], frozenset[str]] = nobody,
+        begin_here: Callable[[Collection[str]], frozenset[str]] = nobody,
         **settings: Any,
     ) -> None:
         options = Settings(**settings)
@@ -138,6 +139,7 @@ class Scene:
             ringer=self.bell,  # type: ignore[arg-type]  # the part that dispatching needs
             settings=options,
             takes_here=takes_here,
+            begin_here=begin_here,
             send_reports=lambda limit: min(limit, self.reports),
             monotonic=self.clock.monotonic,
         )
@@ -154,6 +156,16 @@ def test_a_round_frees_notices_rings_and_reports() -> None:
     assert ["a", "b"] == scene.bell.rung
     assert ["sweep", "newcomers", "ring_for", "due_nexthops"] == scene.queue.asked
     assert ["n0", "n1", "n2"] == scene.queue.told
+
+
+def test_whom_this_process_begins_with_itself_is_not_rung_for() -> None:
+    scene = Scene(begin_here=lambda nexthops: frozenset(nexthops) - {"a"})
+    scene.queue.due = ["c", "a", "b"]
+    scene.bell.works = False
+    assert 2 == scene.dispatcher.run_once().rung
+    scene.bell.works, scene.queue.due = True, []
+    assert 1 == scene.dispatcher.run_once().rung
+    assert ["a"] == scene.bell.rung
 
 
 def test_what_is_new_for_long_is_noticed_in_writing() -> None:
