@@ -139,15 +139,20 @@ def _claim_at_once(
         else:
             made[wish.nexthop] = one
     for wish, row in left:
-        alone = _claim_alone(
-            database,
-            wish,
-            row.due,
-            alive=row.probe_due is None,
-            owner=owner,
-            lease_time=lease_time,
-            rotation=rotation or Rotation(),
-        )
+        if row.id is None:
+            alive = row.probe_due is None
+            alone = _claim_alone(
+                database,
+                wish,
+                row.due,
+                alive=alive,
+                owner=owner,
+                lease_time=lease_time,
+                rotation=rotation or Rotation(),
+            )
+        else:
+            # Nothing of this could be read; what is behind it can.
+            alone = claim(database, wish, owner=owner, lease_time=lease_time, rotation=rotation)
         if alone is not None:
             made[wish.nexthop] = alone
 

@@ -54,21 +54,17 @@ _OF_MESSAGE: Final = ", ".join(
     f"date_part('epoch', message.{name}) AS {name}" if name.endswith("_at") else f"message.{name}"
     for name in _NAMES_OF_MESSAGE
 )
-_TOLD: Final = ", ".join(
-    f"found.{name}"
-    for name in (
-        "number",
-        "due",
-        "probe_due",
-        "token",
-        "named",
-        "taken_at",
-        *(one.name for one in TAKEN),
-        *_NAMES_OF_MESSAGE,
-    )
+_NAMES: Final = (
+    *("number", "due", "probe_due", "token", "named", "taken_at"),
+    *(column.name for column in TAKEN),
+    *_NAMES_OF_MESSAGE,
 )
+_TOLD: Final = ", ".join(f"found.{name}" for name in _NAMES)
+# All but the first three, and the content.
+_NOTHING: Final = ", ".join(["NULL"] * (len(_NAMES) - 3 + 1))
 # In "IS NOT FALSE" no partial index is recognised: it would be read whole where the planner thinks that few are queued.
-# The count of wishes is told as a limit, since the planner takes any array for ten, and plans anew where fewer come.
+# Counts are told as limits, since the planner takes any array for ten rows, and for one where there is a limit that it
+# does not know. It joins by loops then, so nothing is joined that would have it compare all recipients with all leases.
 _CLAIM: Final = f"""WITH given AS MATERIALIZED (
     SELECT * FROM unnest(%(nexthops)s, %(most)s, %(last)s, %(named)s) WITH ORDINALITY
         AS wish (nexthop, most, last_priority, named, number)
@@ -109,10 +105,11 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
         LIMIT wish.most
         FOR UPDATE SKIP LOCKED
     ) AS mine
-), begun AS (
-    SELECT nexthop, messages, CASE WHEN apart THEN 1 ELSE least(named, cardinality(messages)) END AS named
+), begun AS MATERIALIZED (
+    SELECT number, nexthop, ids, messages, CASE WHEN apart THEN 1 ELSE least(named, cardinality(ids)) END AS named
     FROM (
-        SELECT nexthop, named, array_agg(message_id ORDER BY due_at, id) AS messages,
+        SELECT number, nexthop, named,
+            array_agg(id ORDER BY due_at, id) AS ids, array_agg(message_id ORDER BY due_at, id) AS messages,
             bool_or(stumbles > 0) OR count(DISTINCT message_id COLLATE "C") < count(*) AS apart
         FROM due GROUP BY number, nexthop, named
     ) AS each
@@ -123,8 +120,9 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
     FROM begun
     RETURNING id, nexthop, taken_at
 ), mine AS MATERIALIZED (
-    SELECT due.number, due.id, begun.named, new_lease.id AS token, new_lease.taken_at
-    FROM due JOIN new_lease USING (nexthop) JOIN begun USING (nexthop)
+    SELECT begun.number, begun.named, unnest(begun.ids) AS id, new_lease.id AS token, new_lease.taken_at
+    FROM begun JOIN new_lease USING (nexthop)
+    LIMIT %(recipients)s
 ), taken AS (
     UPDATE mailq_recipient AS taken
     SET state = 'leased', lease_id = mine.token, attempts = taken.attempts + 1, fresh = false
@@ -134,18 +132,21 @@ _CLAIM: Final = f"""WITH given AS MATERIALIZED (
 )
 SELECT {_TOLD}, body.data AS content
 FROM (
-    SELECT ready.number, ready.due, ready.probe_due, {_OF_RECIPIENT}, taken.lease_id AS token, taken.named,
-        date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE},
-        sum(message.size_bytes) OVER (PARTITION BY ready.number ORDER BY taken.due_at, taken.id) AS octets,
-        sum(message.size_bytes) OVER (ORDER BY ready.number, taken.due_at, taken.id) AS all_octets,
-        row_number() OVER (PARTITION BY taken.message_id ORDER BY taken.due_at, taken.id) AS copy
-    FROM ready
-        LEFT JOIN taken USING (number)
-        LEFT JOIN mailq_message AS message ON message.id = taken.message_id
+    SELECT taken.number, NULL::int[] AS due, NULL::boolean AS probe_due, {_OF_RECIPIENT}, taken.lease_id AS token,
+        taken.named, date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE},
+        sum(message.size_bytes::float8) OVER in_lease AS octets,
+        sum(message.size_bytes::float8) OVER in_all AS all_octets,
+        lag(taken.message_id) OVER in_lease AS message_before
+    FROM taken LEFT JOIN mailq_message AS message ON message.id = taken.message_id
+    WINDOW in_lease AS (PARTITION BY taken.number ORDER BY taken.due_at, taken.id),
+        in_all AS (ORDER BY taken.number, taken.due_at, taken.id)
 ) AS found
     LEFT JOIN mailq_content AS body ON body.message_id = found.message_id AND body.parts = 1 AND body.location = ''
-        AND found.octets <= {LEASE_BYTES} AND found.all_octets <= {CLAIM_BYTES} AND found.copy = 1
-ORDER BY found.number, found.due_at, found.id
+        AND found.octets <= {LEASE_BYTES} AND found.all_octets <= {CLAIM_BYTES}
+        AND found.message_before IS DISTINCT FROM found.message_id
+UNION ALL
+SELECT number, due, probe_due, {_NOTHING} FROM ready WHERE number NOT IN (SELECT number FROM taken)
+ORDER BY number, due_at, id
 """  # noqa: S608 - of the tables' own columns
 
 
@@ -158,6 +159,7 @@ _statement: Final = FixedStatement(
         "last": wire.many(wire.INTEGER),
         "named": wire.many(wire.INTEGER),
         "count": wire.BIGINT,
+        "recipients": wire.BIGINT,
         "stopped": wire.many(wire.INTEGER),
         "patterns": wire.many(wire.TEXT),
         "owner": wire.TEXT,
@@ -190,6 +192,7 @@ def take_at_once(
         "last": [wish.last_priority for wish in wishes],
         "named": [wish.named for wish in wishes],
         "count": len(wishes),
+        "recipients": sum(wish.limit for wish in wishes),
         "stopped": [number for number, _ in patterns],
         "patterns": [pattern for _, pattern in patterns],
         "owner": owner,
