@@ -231,6 +231,20 @@ def test_a_claim_that_fails_when_it_has_leased_leaves_its_mail_due(
     assert [queue_id] == [one.queue_id for one in take(store).requests]
 
 
+def test_contents_are_compressed_by_lz4_where_the_server_has_it(store: Store) -> None:
+    with store.engine.connect() as connection:
+        available = connection.execute(
+            text("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+        ).scalar_one()
+        methods = connection.execute(
+            text(
+                "SELECT attcompression::text FROM pg_attribute WHERE attname = 'data'"
+                " AND attrelid IN ('mailq_content'::regclass, 'mailq_content_part'::regclass)"
+            )
+        ).scalars()
+        assert ["l" if "lz4" in available else ""] * 2 == list(methods)
+
+
 @pytest.fixture
 def backlog(store: Store) -> Store:
     """Some thousand recipients: most wait for one busy nexthop, many have ended."""
