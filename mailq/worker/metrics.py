@@ -73,14 +73,18 @@ class Metrics:
 
     def recorded(self, results: Iterable[RecipientResult]) -> None:
         """Count outcomes that stand in the queue now."""
-        words = [_labels_of(result) for result in results]
+        # The recipients of a transaction share what became of them.
+        alike: dict[tuple[int, int], list[RecipientResult]] = {}
+        for result in results:
+            alike.setdefault((id(result.outcome), id(result.disposition)), []).append(result)
         self._records.inc()
-        for labels in words:
+        for same in alike.values():
+            labels = _labels_of(same[0])
             child = self._outcome_children.get(labels)
             if child is None:
                 child = self._outcome_children[labels] = self._outcomes.labels(*labels)
-            child.inc()
-        count_outcomes(word for word, _ in words)
+            child.inc(len(same))
+            count_outcomes([labels[0]] * len(same))
 
     def attempted(self, report: DeliveryReport, *, waited_seconds: float | None = None) -> None:
         """Count the sessions of one run of the routine.

@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Final
 
 from mailq.delivery.ports import Ports
-from mailq.envelope import DeliveryRequest, Notify
+from mailq.envelope import DeliveryRequest, Notify, Recipient
 from mailq.queue.backoff import Done, RetryAt, dispose
 from mailq.queue.certainty import CertaintyRules, Ruling, UncertainPolicy, after_attempt, is_uncertain
 from mailq.queue.messages import AtWork, Entry, Known, Lease, RecipientResult
@@ -35,7 +35,7 @@ from mailq.status import Deferred, Delivered, Failure, Outcome, RecipientId
 from mailq.worker.ahead import Ahead, Part, named_at_first, named_from
 from mailq.worker.committer import PATIENCE_LEASE_TIMES, Direct, Receipt, Writer
 from mailq.worker.listener import Listener, tell_no_application, tell_outcome
-from mailq.worker.outcome_log import is_logged, log_outcome
+from mailq.worker.outcome_log import is_logged, log_outcomes
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,11 @@ class Recorder:
         """
         if not outcomes:
             return
-        results = [self._result(request, one, outcome, started_at) for one, outcome in outcomes.items()]
+        now = self._ports.clock.now()
+        recipients = {one.id: one for one in request.recipients}
+        results = [
+            self._result(request, recipients[one], outcome, started_at, now) for one, outcome in outcomes.items()
+        ]
         following = self._number + 1
         is_next = complete and following < len(self._parts)
         self._sent += sum(isinstance(outcome, Delivered) for outcome in outcomes.values())
@@ -247,7 +251,7 @@ class Recorder:
             DatabaseUnavailableError: The database did not come back in time; nothing was written.
         """
         now = self._ports.clock.now()
-        results = [self._result(request, one.id, Deferred(failure), now) for one in request.recipients]
+        results = [self._result(request, one, Deferred(failure), now, now) for one in request.recipients]
         still_due = [
             replace(each, disposition=replace(each.disposition, due_at=each.finished_at))
             if isinstance(each.disposition, RetryAt)
@@ -263,40 +267,39 @@ class Recorder:
         if not listened and not is_logged():
             return
         by_id = {recipient.id: recipient for recipient in request.recipients}
-        for result in results:
-            recipient = by_id[result.recipient_id]
-            log_outcome(request.queue_id, self._lease.nexthop, recipient, result, lease_id=self._lease.id)
-            tell_outcome(self._listener, request.queue_id, self._lease.nexthop, recipient, result)
+        log_outcomes(request.queue_id, self._lease.nexthop, results, by_id, lease_id=self._lease.id)
+        if listened:
+            for result in results:
+                recipient = by_id[result.recipient_id]
+                tell_outcome(self._listener, request.queue_id, self._lease.nexthop, recipient, result)
 
     def _result(
-        self, request: DeliveryRequest, recipient_id: RecipientId, outcome: Outcome, started_at: datetime
+        self, request: DeliveryRequest, recipient: Recipient, outcome: Outcome, started_at: datetime, now: datetime
     ) -> RecipientResult:
-        now = self._ports.clock.now()
         return RecipientResult(
-            recipient_id=recipient_id,
+            recipient_id=recipient.id,
             outcome=outcome,
             disposition=_DONE
             if isinstance(outcome, Delivered)
-            else self._ruling(request, recipient_id, outcome, now=now),
+            else self._ruling(request, recipient.id, outcome, now=now),
             started_at=started_at,
             finished_at=now,
             confirm_delay=self._confirms,
-            known=self._known(request, recipient_id),
+            known=self._known(request, recipient),
         )
 
-    def _known(self, request: DeliveryRequest, recipient_id: RecipientId) -> Known | None:
+    def _known(self, request: DeliveryRequest, recipient: Recipient) -> Known | None:
         """Return what is known of a recipient; None where somebody may have to be told of its delivery."""
-        due_at = self._lease.due.get(recipient_id)
+        due_at = self._lease.due.get(recipient.id)
         if due_at is None or self._confirms:
             return None
-        recipient = next(one for one in request.recipients if one.id == recipient_id)
         if recipient.notify and Notify.SUCCESS in recipient.notify:
             return None
         return Known(
             message_id=request.queue_id,
             lease_id=self._lease.id,
             owner=self._lease.owner,
-            attempts=self._lease.attempts[recipient_id],
+            attempts=self._lease.attempts[recipient.id],
             address=recipient.address,
             due_at=due_at,
         )
