@@ -171,14 +171,16 @@ class SocketConnection:
 
         A server that was quick the last time is given a moment before whoever waits steps aside.
         """
-        moment = min(timeout_seconds, _A_MOMENT_SECONDS if self._is_quick else 0.0)
-        if self._poll(_milliseconds(moment)):
-            return True
-        if timeout_seconds <= moment:
-            return False
+        if self._is_quick or timeout_seconds <= 0:
+            moment = min(timeout_seconds, _A_MOMENT_SECONDS)
+            if self._poll(_milliseconds(moment)):
+                return True
+            timeout_seconds -= moment
+            if timeout_seconds <= 0:
+                return False
         began_at = time.monotonic()
         with self._aside():
-            heard = bool(self._poll(_milliseconds(timeout_seconds - moment)))
+            heard = bool(self._poll(_milliseconds(timeout_seconds)))
         self._is_quick = time.monotonic() - began_at <= _A_MOMENT_SECONDS
         return heard
 

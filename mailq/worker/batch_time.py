@@ -100,6 +100,6 @@ def time_of(lease: Lease, count: int, runtime: Runtime, *, ends_at: float, last_
         seconds=runtime.settings.batch_time.total_seconds(),
         monotonic=runtime.monotonic,
         is_overtaken=is_overtaken,
-        is_late=lambda: runtime.pulse.late,
+        is_late=lambda: runtime.pulse.late or runtime.pulse.busy,
         may_share=lambda: runtime.may_share(lease.nexthop),
     )

@@ -123,12 +123,12 @@ class Dispatcher:
         new, looked_at = self._notice()
         # Before all others, of which there may be more than can be rung for now.
         urgent = self._ringer.ring_all(sorted(new.urgent), again=True, urgent=True) if new.urgent else frozenset()
-        self._call_parked()
+        more_parked = self._call_parked()
         wanted, crowded = self._due()
         rung = self._ring(wanted - urgent) | urgent
         reports = self._send_reports(REPORTS)
         self._housekeep()
-        busy = looked_at >= NEW_RECIPIENTS or crowded or reports >= REPORTS
+        busy = looked_at >= NEW_RECIPIENTS or crowded or more_parked or reports >= REPORTS
         return Round(freed=freed, noticed=new.recipients, rung=len(rung), reports=reports, busy=busy)
 
     def after_outage(self) -> None:
@@ -173,16 +173,17 @@ class Dispatcher:
         self._not_rung = admitted - rung
         return rung
 
-    def _call_parked(self) -> None:
-        """Ring those who wait for what has room again, the longest wait first."""
+    def _call_parked(self) -> bool:
+        """Ring those who wait for what has room again, the longest wait first; return whether there may be more."""
         parked = [one.nexthop for one in self._store.parked(most=self._looks_at)]
         if not parked:
-            return
+            return False
         shut = self._obstacles(parked, urgent=False)
         called = [nexthop for nexthop in parked if nexthop not in shut][:RINGS]
         all_had_room = not shut and len(parked) >= self._looks_at
         self._looks_at = min(2 * self._looks_at, MOST_PARKED) if all_had_room else PARKED
         self._not_rung = self._not_rung.union(self._store.call(called, ring_timeout=self._settings.ring_timeout))
+        return all_had_room
 
     def _has_urgent(self, nexthop: str) -> bool:
         urgent = self._settings.urgent_priority

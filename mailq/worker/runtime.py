@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
@@ -47,6 +47,8 @@ BUSY_SESSIONS: Final = 2
 """So many sessions with one nexthop keep a busy interpreter busy, while one of them waits for its server."""
 _MANY: Final = 10_000
 _MOST_TOGETHER: Final = 500
+# Their rows are locked at once, and the dispatcher wants to write to them.
+_MOST_SETTLED: Final = 100
 
 
 class Routine(Protocol):
@@ -118,11 +120,13 @@ class Runtime:
     _quiet: threading.Condition = field(default_factory=threading.Condition)
     _due: Together[tuple[str, int], bool] = field(init=False)
     _overtaken: Together[Rest, bool] = field(init=False)
+    _settled: Together[tuple[str, bool | None], None] = field(init=False)
 
     def __post_init__(self) -> None:
         # By one thread and connection: hundreds of sessions that each wait for one of a few keep each other waiting.
         self._due = Together(self._are_due, most=_MANY)
         self._overtaken = Together(self._are_overtaken, most=_MOST_TOGETHER)
+        self._settled = Together(self._settle_all, most=_MOST_SETTLED)
 
     @property
     def running(self) -> int:
@@ -214,9 +218,13 @@ class Runtime:
         The dispatcher rings after ``ring_timeout`` where this failed.
         """
         try:
-            self.store.settle(nexthop, well=well)
+            self._settled((nexthop, well))
         except InfrastructureError as error:
             log.warning("The next ring of %s could not be set: %s", nexthop, error)
+
+    def _settle_all(self, asked: Sequence[tuple[str, bool | None]]) -> Sequence[None]:
+        self.store.settle_many(last_known(asked))
+        return [None] * len(asked)
 
     def stop(self) -> None:
         """Ask every task to end soon; returns at once."""
@@ -240,3 +248,11 @@ class Runtime:
         self.ringer.close()
         self.desk.limits.close()
         self.store.close()
+
+
+def last_known(told: Iterable[tuple[str, bool | None]]) -> dict[str, bool | None]:
+    """Return for each nexthop whether it did well, as was told last; None where only that was told: nobody knows."""
+    known: dict[str, bool | None] = {}
+    for nexthop, well in told:
+        known[nexthop] = known.get(nexthop) if well is None else well
+    return known

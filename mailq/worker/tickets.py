@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = timedelta(seconds=1)
 """A session waits this long for its turn under a rate; then its thread is wanted elsewhere."""
-_LOOK_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 2.0
 _MOST_NEWS: Final = 50
 
 
@@ -116,7 +116,8 @@ class Ticket:
         self._open: set[_Connection] = set()
         self.drained = False
         self._tenant = ""
-        self._looked_at = float("-inf")
+        # Whoever counts has just let it in.
+        self._looked_at = time.monotonic()
 
     def _hold(self, held: tuple[Admitted, ...]) -> None:
         """Hold this from now on; what is asked for each message is found out here."""

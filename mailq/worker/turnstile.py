@@ -17,8 +17,9 @@ Source: docs/why/scale.md
 """
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -30,6 +31,8 @@ _LATE_SECONDS: Final = 0.004
 _CALM_SHARE: Final = 0.6
 _IDLE_SHARE: Final = 0.3
 _LONGEST_WAIT_SECONDS: Final = 5.0
+LONG_SECONDS: Final = 0.05
+"""Whoever is aside for so long has a slow server."""
 
 
 def next_width(width: int, *, most: int, share: float, lateness: float) -> int:
@@ -53,9 +56,11 @@ class Turnstile:
 
     Args:
         most: At most so many.
+        monotonic: Seconds that never go backwards.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._most = max(LEAST, most)
         self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
@@ -71,26 +76,31 @@ class Turnstile:
         try:
             yield
         finally:
-            self._mine.inside = False
-            self._leave()
+            if self._mine.inside:
+                self._mine.inside = False
+                self._leave()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Let somebody else work in a ``with`` block, which waits; harmless for a thread that has not passed.
 
-        Whoever comes back has a server waiting, and no turn to wait for: until it is done there may be one more inside.
+        Whoever comes back has a server waiting, and no turn to wait for: there may be one more inside for a while. Who
+        was away for long, with a server that will take its time again, is not counted any more until it passes anew:
+        it works so seldom that hundreds of them together are no more than a few, and others would never have a turn.
         """
         if not getattr(self._mine, "inside", False):
             yield
             return
         self._mine.inside = False
         self._leave()
+        left_at = self._monotonic()
         try:
             yield
         finally:
-            with self._lock:
-                self._inside += 1
-            self._mine.inside = True
+            if self._monotonic() - left_at < LONG_SECONDS:
+                with self._lock:
+                    self._inside += 1
+                self._mine.inside = True
 
     def follow(self, share: float, lateness: float) -> None:
         """Take in the share of a processor that was used in the last moment, and by how much threads wake up late."""

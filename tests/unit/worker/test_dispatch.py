@@ -17,7 +17,7 @@ from mailq.queue.waiting import Parked
 from mailq.settings import Settings
 from mailq.worker.by_hand import nobody
 from mailq.worker.desk import Desk
-from mailq.worker.dispatch import GRACE_SECONDS, NEW_RECIPIENTS, RINGS, Dispatcher, Round
+from mailq.worker.dispatch import GRACE_SECONDS, NEW_RECIPIENTS, PARKED, RINGS, Dispatcher, Round
 from mailq.worker.newcomers import SETTLED_SECONDS
 from tests.fakes.clock import FakeClock
 
@@ -166,6 +166,17 @@ def test_whom_this_process_begins_with_itself_is_not_rung_for() -> None:
     scene.bell.works, scene.queue.due = True, []
     assert 1 == scene.dispatcher.run_once().rung
     assert ["a"] == scene.bell.rung
+
+
+def test_where_all_who_were_looked_at_have_room_the_next_look_is_at_more_and_at_once() -> None:
+    scene = Scene()
+    scene.queue.waiting = [Parked(f"d{number}", "site:mx.test") for number in range(3 * PARKED + 5)]
+    assert scene.dispatcher.run_once().busy
+    assert PARKED == len(scene.bell.rung)
+    assert scene.dispatcher.run_once().busy
+    assert 3 * PARKED == len(scene.bell.rung)
+    assert not scene.dispatcher.run_once().busy
+    assert 3 * PARKED + 5 == len(scene.bell.rung)
 
 
 def test_what_is_new_for_long_is_noticed_in_writing() -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mailq.worker import turnstile as module
-from mailq.worker.turnstile import LEAST, Turnstile, next_width
+from mailq.worker.turnstile import LEAST, LONG_SECONDS, Turnstile, next_width
 from tests.fakes.poll import eventually
 
 
@@ -99,7 +99,7 @@ def test_nobody_waits_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_steps_aside_lets_somebody_else_in_and_comes_back_without_a_turn() -> None:
-    turnstile = Turnstile(LEAST)
+    turnstile = Turnstile(LEAST, monotonic=lambda: 0.0)
     crew = Crew(turnstile, 2)
     with turnstile.passed():
         crew.come(0)
@@ -111,6 +111,22 @@ def test_who_steps_aside_lets_somebody_else_in_and_comes_back_without_a_turn() -
         assert LEAST + 1 == turnstile._inside
     crew.end()
     assert 0 == turnstile._inside
+
+
+def test_who_was_aside_for_long_is_not_counted_until_it_passes_anew() -> None:
+    now = [0.0]
+    turnstile = Turnstile(LEAST, monotonic=lambda: now[0])
+    for _ in range(2):
+        with turnstile.passed():
+            with turnstile.aside():
+                now[0] += LONG_SECONDS / 2
+            assert 1 == turnstile._inside
+            with turnstile.aside():
+                now[0] += LONG_SECONDS
+            assert 0 == turnstile._inside
+            with turnstile.aside():
+                assert 0 == turnstile._inside
+        assert 0 == turnstile._inside
 
 
 def test_who_is_not_inside_steps_nowhere() -> None:
