@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -43,6 +44,8 @@ _NOT_YET: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _TIMED_OUT: Final = os.strerror(errno.ETIMEDOUT)
 _A_MOMENT_SECONDS: Final = 0.01
 """Whoever waits for a server for longer than this steps aside."""
+_A_MOMENT: Final = struct.pack("ll", 0, int(_A_MOMENT_SECONDS * 1_000_000))
+"""The same as a struct timeval."""
 # What poll(2) takes is an int of milliseconds.
 _LONGEST_WAIT_SECONDS: Final = 2_000_000.0
 
@@ -54,8 +57,9 @@ Aside = Callable[[], AbstractContextManager[object]]
 class SocketConnection:
     """A connected stream socket; used by one thread at a time.
 
-    The socket itself never waits: it is asked first and waited for only where there is nothing yet, since telling it
-    each time how long it may wait would cost a system call before each read and each write.
+    The socket never waits to be written to, and only for a moment to be read: it is asked first and waited for only
+    where there is nothing yet, since telling it each time how long it may wait would cost a system call before each
+    read and each write. Encrypted, it never waits at all.
 
     Raises nothing but the errors of its methods.
 
@@ -65,7 +69,7 @@ class SocketConnection:
         aside: Where waits for a server that takes its time are spent.
     """
 
-    __slots__ = ("_aside", "_encrypted", "_engine", "_is_quick", "_poll", "_socket")
+    __slots__ = ("_aside", "_encrypted", "_engine", "_is_quick", "_poll", "_send_flags", "_socket")
 
     def __init__(self, connected: socket.socket, engine: TlsEngine, *, aside: Aside = nullcontext) -> None:
         self._socket = connected
@@ -74,7 +78,10 @@ class SocketConnection:
         # Until it has answered once.
         self._is_quick = False
         self._encrypted: Encrypted | None = None
-        self._poll = self._never_waits()
+        self._send_flags: int = socket.MSG_DONTWAIT
+        connected.settimeout(None)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _A_MOMENT)
+        self._poll = self._poller()
 
     @property
     def encrypted(self) -> bool:
@@ -89,7 +96,7 @@ class SocketConnection:
             ConnectionTimeoutError: Not all could be written within *timeout_seconds*, however much of it was.
         """
         try:
-            sent = self._socket.send(data)
+            sent = self._socket.send(data, self._send_flags)
         except _NOT_YET:
             sent = 0
         except OSError as error:
@@ -104,6 +111,10 @@ class SocketConnection:
             ConnectionLostError: End of stream, or a reset.
             ConnectionTimeoutError: Nothing arrived for *timeout_seconds*.
         """
+        if self._is_quick and self._encrypted is None and timeout_seconds > _A_MOMENT_SECONDS:
+            data = self._receive_soon()
+            if data:
+                return data
         # What TLS has deciphered already, the system knows nothing of.
         deciphered = self._encrypted is not None and self._encrypted.socket.pending()
         if not deciphered and not self._is_heard(timeout_seconds):
@@ -138,7 +149,9 @@ class SocketConnection:
         self._poll = _nothing_to_wait_for
         self._encrypted = self._engine.handshake(self._socket, policy, host=host, timeout_seconds=timeout_seconds)
         self._socket = self._encrypted.socket
-        self._poll = self._never_waits()
+        self._socket.settimeout(0)
+        self._send_flags = 0
+        self._poll = self._poller()
         return self._encrypted.result
 
     @property
@@ -184,9 +197,19 @@ class SocketConnection:
         self._is_quick = time.monotonic() - began_at <= _A_MOMENT_SECONDS
         return heard
 
-    def _never_waits(self) -> Callable[[float], Sequence[object]]:
-        """Make the socket one that never waits; return what waits for something to read."""
-        self._socket.settimeout(0)
+    def _receive_soon(self) -> bytes:
+        """Return what a quick server says within a moment, by one system call; empty: nothing, or the end."""
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except _NOT_YET:
+            data = b""
+        except OSError as error:
+            raise ConnectionLostError(words_of(error)) from error
+        self._is_quick = bool(data)
+        return data
+
+    def _poller(self) -> Callable[[float], Sequence[object]]:
+        """Return what waits for something to read."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         return poller.poll
@@ -201,7 +224,7 @@ class SocketConnection:
             self._wait(waits_for, deadline)
             waits_for = select.POLLOUT
             try:
-                rest = rest[self._socket.send(rest) :]
+                rest = rest[self._socket.send(rest, self._send_flags) :]
             except _NOT_YET as error:
                 waits_for = _event(error, select.POLLOUT)
             except OSError as error:

@@ -30,6 +30,9 @@ def transactions_of(lease: Lease, most_for: Callable[[str], int]) -> Iterator[De
         tenant = tenant_of(request, lease)
         if tenant not in most:
             most[tenant] = most_for(tenant)
+        if len(request.recipients) == 1 and not verp:
+            yield request
+            continue
         size = 1 if verp else most[tenant] or len(request.recipients)
         # By id, so that one number tells which of them an attempt was about.
         recipients = sorted(request.recipients, key=lambda recipient: recipient.id)
