@@ -39,18 +39,19 @@ _DIVISION_BY_ZERO: Final = "22012"
 # taken for one row, it is joined by looking up the others, and never by reading a table that was small once.
 _WRITE: Final = """WITH told AS MATERIALIZED (
     SELECT * FROM (
-        SELECT * FROM json_to_recordset(%(rows)s) AS row (id bigint, message_id text, lease_id bigint, number int,
-            started_at float8, finished_at float8, reply text, reason text, key text, waits jsonb, story int)
-        LIMIT %(count)s
+        SELECT * FROM unnest(%(ids)s, %(keys)s, %(places)s) AS told (id, key, deed) LIMIT %(count)s
     ) AS few LIMIT %(count)s
+), deed AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(deeds)s) AS deed (deed int, message_id text, lease_id bigint, number int,
+        started_at float8, finished_at float8, reply text, reason text, waits jsonb, story int)
 ), story AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(stories)s) AS story (story int, owner text, status text, relay text,
         relay_host text, relay_address text, reply_code smallint, stage text, action text, earlier jsonb, tls jsonb)
 ), given AS MATERIALIZED (
-    SELECT told.id, told.message_id, told.lease_id, told.number, told.reply, told.key, told.waits, story.*,
-        to_timestamp(told.started_at) AS started_at, to_timestamp(told.finished_at) AS finished_at,
-        coalesce(told.reason, told.reply) AS reason
-    FROM told JOIN story USING (story)
+    SELECT told.id, told.key, deed.message_id, deed.lease_id, deed.number, deed.reply, deed.waits, story.*,
+        to_timestamp(deed.started_at) AS started_at, to_timestamp(deed.finished_at) AS finished_at,
+        coalesce(deed.reason, deed.reply) AS reason
+    FROM told JOIN deed USING (deed) JOIN story USING (story)
 ), named AS (
     UPDATE mailq_lease AS lease
     SET message_id = next.message_id, last_recipient_id = next.last_id, also_at_work = next.also
@@ -93,7 +94,10 @@ _statement: Final = FixedStatement(
     "mailq_record",
     _WRITE,
     {
-        "rows": wire.WRITTEN_JSON,
+        "ids": wire.many(wire.BIGINT),
+        "keys": wire.many(wire.TEXT),
+        "places": wire.many(wire.INTEGER),
+        "deeds": wire.WRITTEN_JSON,
         "stories": wire.WRITTEN_JSON,
         "next": wire.WRITTEN_JSON,
         "ended": wire.many(wire.BIGINT),
@@ -122,14 +126,17 @@ def write_at_once(
         LeaseLostError: A recipient no longer belongs to its lease; nothing was written, and a transaction that is open
             must be rolled back.
     """
-    rows, stories = _rows_of(results)
+    told = _Told(results)
     going_on = [(lease_id, begun[lease_id]) for lease_id in sorted(begun) if lease_id not in ended]
     parameters = {
-        "rows": json.dumps(rows, ensure_ascii=False),
-        "stories": json.dumps(stories, ensure_ascii=False),
+        "ids": [one.recipient_id for one in results],
+        "keys": told.keys,
+        "places": told.places,
+        "deeds": json.dumps(told.deeds, ensure_ascii=False),
+        "stories": json.dumps(list(told.stories.values()), ensure_ascii=False),
         "next": json.dumps([_next_row(lease_id, at_work) for lease_id, at_work in going_on]),
         "ended": sorted(ended),
-        "count": len(rows),
+        "count": len(results),
         "begun": len(going_on),
     }
     try:
@@ -139,37 +146,57 @@ def write_at_once(
             _statement.run_on(where, parameters)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _DIVISION_BY_ZERO:
-            raise LeaseLostError(f"not all of {len(rows)} recipients could be written") from error
+            raise LeaseLostError(f"not all of {len(results)} recipients could be written") from error
         raise
 
 
-def _rows_of(results: Iterable[RecipientResult]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what is told of each recipient, and the stories that they share."""
-    rows: list[dict[str, Any]] = []
-    stories: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for result in results:
-        known, outcome = result.known, result.outcome
-        if known is None or not isinstance(outcome, Delivered):
-            raise ValueError(f"recipient {result.recipient_id}: its row must be read first")
+class _Told:
+    """What is told of some recipients.
+
+    Attributes:
+        keys: Of each recipient, what its attempt is found by.
+        places: Of each, where in ``deeds`` stands what was done.
+        deeds: What is the same for the recipients of a transaction.
+        stories: What is the same for those of a session, by what tells them apart.
+    """
+
+    def __init__(self, results: Iterable[RecipientResult]) -> None:
+        self.keys: list[str] = []
+        self.places: list[int] = []
+        self.deeds: list[dict[str, Any]] = []
+        self.stories: dict[tuple[Any, ...], dict[str, Any]] = {}
+        places: dict[tuple[Any, ...], int] = {}
+        for result in results:
+            known, outcome = result.known, result.outcome
+            if known is None or not isinstance(outcome, Delivered):
+                raise ValueError(f"recipient {result.recipient_id}: its row must be read first")
+            # All that a deed is made of; the outcomes live as long as the results do.
+            alike = (id(outcome), known.message_id, known.lease_id, known.owner, known.attempts, known.due_at)
+            key = (*alike, result.started_at, result.finished_at)
+            place = places.get(key)
+            if place is None:
+                place = places[key] = len(self.deeds)
+                self.deeds.append(self._deed(place, known, outcome, result))
+            self.keys.append(recipient_key(known.address))
+            self.places.append(place)
+
+    def _deed(self, place: int, known: Known, outcome: Delivered, result: RecipientResult) -> dict[str, Any]:
         key = _key(known, outcome)
-        story = stories.get(key)
+        story = self.stories.get(key)
         if story is None:
-            story = stories[key] = _shared(known, result) | {"story": len(stories)}
-        reply = "\n".join(outcome.reply.lines)
-        rows.append({
-            "id": result.recipient_id,
+            story = self.stories[key] = _shared(known, result) | {"story": len(self.stories)}
+        return {
+            "deed": place,
             "message_id": known.message_id,
             "lease_id": known.lease_id,
             "number": known.attempts,
             "started_at": result.started_at.timestamp(),
             "finished_at": result.finished_at.timestamp(),
-            "reply": reply,
+            "reply": "\n".join(outcome.reply.lines),
             "reason": outcome.reply.text if len(outcome.reply.lines) > 1 else None,
-            "key": recipient_key(known.address),
             "waits": milliseconds_of(known.due_at, result),
             "story": story["story"],
-        })  # fmt: skip
-    return rows, list(stories.values())
+        }
 
 
 def _key(known: Known, outcome: Delivered) -> tuple[Any, ...]:
