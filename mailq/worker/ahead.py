@@ -58,7 +58,7 @@ class Part:
 def named_at_first(parts: Sequence[Part], queue_ids: Sequence[str]) -> int:
     """Return how many of *parts* a lease names that was begun with these messages, each whole.
 
-    None where it names a message that is sent in several parts, or one that goes alone together with others.
+    0 where it names a message that is sent in several parts, or one that goes alone together with others.
     """
     named = zip(parts, queue_ids, strict=False)
     right = all(part.at_work == AtWork(one) and not (part.alone and len(queue_ids) > 1) for part, one in named)
