@@ -36,15 +36,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailq.errors import ConfigError, DatabaseUnavailableError, MailqError, SchemaError
 from mailq.queue.fixed import FixedStatement
-from mailq.queue.ready import Given, ReadyConnections, can_be_used
+from mailq.queue.ready import BY_INDEX, Given, ReadyConnections, can_be_used
 
 _BUSY_SECONDS = 5.0
 _CONNECT_SECONDS = 5
 # A worker that is frozen, or whose machine is gone, in the middle of a transaction would otherwise keep its locks.
 _IDLE_TRANSACTION = "-c idle_in_transaction_session_timeout=20s"
-# What is on the hot path is found by an index. A plan that was made while a table had a page or two would read it from
-# end to end, and be kept by the connection until the table, grown meanwhile, is analysed. Nothing is worth compiling.
-_BY_INDEX = "-c random_page_cost=1.1 -c seq_page_cost=4 -c jit=off"
+_BY_INDEX = " ".join(f"-c {name}={value}" for name, value in BY_INDEX.items())
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 10
 # Less than any server takes to start again.

@@ -36,6 +36,12 @@ _MOST: Final = 10
 """Open at a time. The commits of more would wait for each other."""
 _PATIENCE_SECONDS: Final = 30.0
 _RESTED_SECONDS: Final = 0.1
+BY_INDEX: Final = {"random_page_cost": "1.1", "seq_page_cost": "4", "jit": "off"}
+"""What is on the hot path is found by an index. A plan that was made while a table had a page or two would read it from
+end to end, and be kept by the connection until the table, grown meanwhile, is analysed. Nothing is worth compiling."""
+_FOR_KEPT_PLANS: Final = "; ".join(
+    f"SET {name} TO {value}" for name, value in ({"plan_cache_mode": "force_generic_plan"} | BY_INDEX).items()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +285,8 @@ class ReadyConnections:
             keeps = connection.prepare_threshold is not None
             connection.execute("SET client_encoding TO 'UTF8'")
             if keeps:
-                connection.execute("SET plan_cache_mode TO force_generic_plan")
+                # Also where the URL has options of its own.
+                connection.execute(_FOR_KEPT_PLANS)
         except self._driver.Error as error:
             raise as_sqlalchemy(error, self._engine, lost=True) or error from error
         return DriverConnection(connection, self._driver, keeps=keeps)

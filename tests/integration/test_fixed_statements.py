@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from mailq.errors import LeaseLostError, SchemaError
 from mailq.queue.messages import AtWork, Entry, Known, Lease, Wish
-from mailq.queue.ready import DriverConnection
+from mailq.queue.ready import DriverConnection, Statement
 from mailq.queue.store import Store
 from tests.fakes.queue_values import a_message, recipients_of, sent
 
@@ -148,3 +148,17 @@ def test_behind_a_pooler_nothing_is_prepared(store: Store, postgres_url: str, mo
         lease = claimed(pooled)
         assert [None] == pooled.record_group([entry(lease, 0)])
     assert {False} == set(kept)
+
+
+@pytest.mark.parametrize("way", ["ready"], indirect=True)
+def test_plans_are_kept_and_made_for_indexes_whatever_options_the_url_has(store: Store, postgres_url: str) -> None:
+    with closing(Store.open(f"{postgres_url}?options=-c%20seq_page_cost%3D1")) as other:
+        for one in (store, other):
+            claimed(one)
+            ready = one._database.ready
+            assert ready is not None
+            asked = (
+                b"SELECT concat_ws(' ', current_setting('plan_cache_mode'), current_setting('seq_page_cost')) AS found"
+            )
+            (row,) = ready.fetch(Statement(b"asked", asked), [])
+            assert "force_generic_plan 4" == row.found
