@@ -160,7 +160,8 @@ def _claim_at_once(
 def _read(database: Database, wish: Wish, rows: Sequence[Any], *, owner: str) -> Lease | None:
     """Return the lease that one statement made; None, and no lease, where nothing of it can be read."""
     token, taken_at = rows[0].token, one_claim.instant(rows[0].taken_at)
-    messages = {row.message_id: row for row in rows}
+    # The first row of a message has its columns.
+    messages = {row.message_id: row for row in reversed(rows)}
     requests, unreadable = requests_of(wish.nexthop, rows, messages, taken_at, instant=one_claim.instant)
     if unreadable:
         try:

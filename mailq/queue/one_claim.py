@@ -135,15 +135,18 @@ FROM (
     SELECT taken.number, NULL::int[] AS due, NULL::boolean AS probe_due, {_OF_RECIPIENT}, taken.lease_id AS token,
         taken.named, date_part('epoch', taken.taken_at) AS taken_at, {_OF_MESSAGE},
         sum(message.size_bytes::float8) OVER in_lease AS octets,
-        sum(message.size_bytes::float8) OVER in_all AS all_octets,
-        lag(taken.message_id) OVER in_lease AS message_before
-    FROM taken LEFT JOIN mailq_message AS message ON message.id = taken.message_id
+        sum(message.size_bytes::float8) OVER in_all AS all_octets
+    FROM (
+        SELECT taken.*, CASE WHEN lag(message_id) OVER (PARTITION BY number ORDER BY due_at, id)
+            IS DISTINCT FROM message_id THEN message_id END AS new_message
+        FROM taken
+    ) AS taken LEFT JOIN mailq_message AS message ON message.id = taken.new_message
     WINDOW in_lease AS (PARTITION BY taken.number ORDER BY taken.due_at, taken.id),
         in_all AS (ORDER BY taken.number, taken.due_at, taken.id)
 ) AS found
-    LEFT JOIN mailq_content AS body ON body.message_id = found.message_id AND body.parts = 1 AND body.location = ''
-        AND found.octets <= {LEASE_BYTES} AND found.all_octets <= {CLAIM_BYTES}
-        AND found.message_before IS DISTINCT FROM found.message_id
+    LEFT JOIN mailq_content AS body ON body.parts = 1 AND body.location = '' AND body.message_id =
+        CASE WHEN found.octets <= {LEASE_BYTES} AND found.all_octets <= {CLAIM_BYTES} AND found.size_bytes IS NOT NULL
+            THEN found.message_id END
 UNION ALL
 SELECT number, due, probe_due, {_NOTHING} FROM ready WHERE number NOT IN (SELECT number FROM taken)
 ORDER BY number, due_at, id
@@ -180,10 +183,10 @@ def take_at_once(
         lease_time: They run out after this.
 
     Yields:
-        The wish, and its recipients' rows in the order of delivery, each with its message's columns, with ``token``,
-        the lease, ``named``, how many messages that names, and ``taken_at``; or a single row without an id, where what
-        is due has to be claimed in the longer way: ``due`` has the priorities, and ``probe_due`` is null where the
-        destination is not dead.
+        The wish, and its recipients' rows in the order of delivery, each with its message's columns where that is
+        another than in the row before, and with ``token``, the lease, ``named``, how many messages that names, and
+        ``taken_at``; or a single row without an id, where what is due has to be claimed in the longer way: ``due`` has
+        the priorities, and ``probe_due`` is null where the destination is not dead.
     """
     patterns = [(number, one) for number, wish in enumerate(wishes, 1) for one in patterns_of(wish.nexthop)]
     parameters = {

@@ -147,6 +147,34 @@ def test_small_contents_may_come_with_a_lease_and_are_those_of_the_messages(stor
     assert third not in far
 
 
+def test_a_message_to_many_at_several_nexthops_is_whole_at_each_however_its_recipients_are_mixed(store: Store) -> None:
+    much = a_message(*(f"r{number}@d{number % 2}.test" for number in range(8)), sender="much@home.test", content=b"1")
+    other = a_message("a@d0.test", "b@d0.test", sender="other@home.test", content=b"2")
+    much_id, other_id = store.insert([much, other])
+    with store.engine.begin() as connection:
+        # Due between those of the other message, as after a retry.
+        connection.execute(
+            text(
+                "UPDATE mailq_recipient SET due_at ="
+                " (SELECT min(due_at) FROM mailq_recipient WHERE address = 'a@d0.test')"
+                " WHERE address IN ('r0@d0.test', 'r6@d0.test')"
+            )
+        )
+    found = claim(store, "d0.test", "d1.test")
+    first, second = ({one.queue_id: one for one in found[name].requests} for name in ("d0.test", "d1.test"))
+    assert ({much_id, other_id}, {much_id}) == (first.keys(), second.keys())
+    assert ["much@home.test", "other@home.test", "much@home.test"] == [
+        first[much_id].sender,
+        first[other_id].sender,
+        second[much_id].sender,
+    ]
+    assert [4, 2, 4] == [len(one.recipients) for one in (first[much_id], first[other_id], second[much_id])]
+    if store.engine.dialect.name == "postgresql":
+        assert [{much_id: b"1", other_id: b"2"}, {much_id: b"1"}] == [
+            dict(found[name].contents) for name in ("d0.test", "d1.test")
+        ]
+
+
 def test_no_more_content_comes_with_a_claim_than_fits(store: Store) -> None:
     store.insert([a_message(f"a@d{number}.test", content=b"x" * 200_000) for number in range(9)])
     found = claim(store, *(f"d{number}.test" for number in range(9)))
