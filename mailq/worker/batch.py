@@ -8,7 +8,7 @@ smtp_destination_recipient_limit.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -93,6 +93,7 @@ def deliver_batch(
     ends_at: float = float("inf"),
     last_at: float = float("inf"),
     ahead: Ahead | None = None,
+    on_well: Callable[[], None] = lambda: None,
 ) -> Batch:
     """Deliver the messages of *lease* until done, dead, out of time or told to stop, or the lease may be lost.
 
@@ -104,6 +105,7 @@ def deliver_batch(
         ends_at: By the monotonic clock; no message is begun after it but the first, unless nothing else is to be done.
         last_at: No message is begun after it in any case, but the first.
         ahead: How far this task may run ahead of the record; None: not at all.
+        on_well: Called after each message that leaves the nexthop looking well, while the rest will last for a while.
 
     Raises:
         LeaseLostError: Somebody else owns a recipient of the lease.
@@ -136,6 +138,7 @@ def deliver_batch(
         ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(lease, parts, runtime)),
         alone=tuple(part.alone for part in work),
         time=time_of(lease, len(parts), runtime, ends_at=ends_at, last_at=last_at),
+        on_well=on_well,
     )
     try:
         came_at = runtime.monotonic()
@@ -180,6 +183,7 @@ class _Course:
     ports: Ports
     alone: Sequence[bool]
     time: BatchTime
+    on_well: Callable[[], None]
     batch: Batch = field(default_factory=Batch)
     barred: Barred = field(default_factory=Barred)
     number: int = 0
@@ -253,6 +257,8 @@ class _Course:
             ticket.prove()
         ticket.note(news_of(report))
         self.watch.progress()
+        if self.batch.well and (len(self.parts) - self.number - 1) * self.pace_seconds >= self.time.seconds:
+            self.on_well()
         return True
 
 

@@ -19,7 +19,8 @@ from mailq.queue.messages import Lease
 from mailq.queue.overtaking import Rest
 from mailq.worker.runtime import Runtime
 
-_WORTH_BATCHES: Final = 5
+_WORTH_BATCHES: Final = 2
+_WORTH_MESSAGES: Final = 5
 _MOST_EXTENSIONS: Final = 7
 
 
@@ -31,7 +32,7 @@ def is_worth_sharing(left: int, *, pace_seconds: float, batch_seconds: float) ->
         pace_seconds: What the last one took.
         batch_seconds: After so long a session looks around.
     """
-    return left > 1 and left * pace_seconds >= _WORTH_BATCHES * batch_seconds
+    return left >= _WORTH_MESSAGES and left * pace_seconds >= _WORTH_BATCHES * batch_seconds
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class BatchTime:
     may_share: Callable[[], bool]
     shares: bool = False
     _over: bool = False
-    _looked: bool = False
+    _looks: int = 0
     _extensions: int = 0
 
     def put_off(self, seconds: float) -> None:
@@ -78,11 +79,12 @@ class BatchTime:
         return self._over
 
     def _is_to_be_shared(self, left: int, pace_seconds: float) -> bool:
-        """Whether others should have some of it: asked once, since it is asked of somebody far away."""
-        if self._looked or not is_worth_sharing(left, pace_seconds=pace_seconds, batch_seconds=self.seconds):
+        """Whether others should have some of it: asked less and less often, since it is asked of somebody far away."""
+        if not is_worth_sharing(left, pace_seconds=pace_seconds, batch_seconds=self.seconds):
             return False
-        self._looked = True
-        return self.may_share()
+        self._looks += 1
+        is_turn = self._looks & (self._looks - 1) == 0
+        return is_turn and self.may_share()
 
 
 def time_of(lease: Lease, count: int, runtime: Runtime, *, ends_at: float, last_at: float) -> BatchTime:

@@ -148,6 +148,11 @@ class Claims:
     def _first_look(self) -> float:
         return BUSY_LOOK_SECONDS if self._is_busy() else FIRST_LOOK_SECONDS
 
+    def is_waited_for(self, nexthop: str) -> bool:
+        """Tell whether a task waits for mail of *nexthop*."""
+        with self._lock:
+            return any(one.is_idle and one.wish.nexthop == nexthop for one in self._waiting)
+
     def nudge(self, nexthop: str) -> bool:
         """Have a task that waits for mail of *nexthop* look at once; False where none waits."""
         with self._lock:

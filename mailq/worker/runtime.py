@@ -172,7 +172,9 @@ class Runtime:
         return self.store.overtaken(rests)
 
     def may_share(self, nexthop: str) -> bool:
-        """Tell whether another session with *nexthop* could be had, and would not take turns with those there are."""
+        """Tell whether a session with *nexthop* waits for mail, or could be had and would not only take turns."""
+        if self.claims.is_waited_for(nexthop):
+            return True
         return self.roomy and not (self.pulse.busy or self.pulse.late) and self.desk.has_room(nexthop)
 
     def _are_due(self, asked: Sequence[tuple[str, int]]) -> Sequence[bool]:

@@ -3,9 +3,9 @@
 A ticket first; a full destination ends the task at once, because those who hold
 its sessions will take the mail; where urgent mail is due, one of those kept free
 for it is taken, and nothing else is sent there. Then batch after batch, each
-short in time so that what is more urgent goes next: every full one that went
-well rings again, so a busy nexthop gets more tasks, one by one, up to its
-limit. When no server can be spoken to, the rest is left for later, see
+short in time so that what is more urgent goes next: whoever has a full one that
+went well rings, and now and then in the middle of a long one while more is due;
+so a busy nexthop gets more tasks, up to its limit. When no server can be spoken to, the rest is left for later, see
 :mod:`mailq.queue.sites`. A task that is done goes on with the nexthop that
 waits longest for what it shares with it, on the same session where it can.
 
@@ -16,6 +16,7 @@ Source: celery.md §2.2, §2.8.
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 _RING_AGAIN_SECONDS: Final = 1.0
 # Asking whether there is room is a question to Redis; a batch may take no longer than a few of them.
 _ASK_AGAIN_SECONDS: Final = 0.25
+_LONGEST_PAUSE_SECONDS: Final = 8.0
 # A nexthop with a single message is not worth a thread that waits for more, unless threads are idle anyway.
 _LINGER_AFTER_MESSAGES: Final = 2
 # Where every thread has a task, bulk mail would keep urgent mail of others waiting for as long as tasks last.
@@ -130,6 +132,8 @@ class _Service:
     proved: bool | None = None
     rung_at: float = float("-inf")
     asked_at: float = float("-inf")
+    helps_at: float = float("-inf")
+    pause: float = _ASK_AGAIN_SECONDS
     last_at: float = 0.0
     began_at: float = 0.0
     ahead: Ahead = field(init=False)
@@ -280,6 +284,9 @@ class _Service:
             call_the_roll(self.nexthop, batch.death, self.runtime, self.watch)
         elif lease.probe and batch.well:
             note_life(self.nexthop, self.runtime)
+        elif batch.shared and self.runtime.claims.nudge(self.nexthop):
+            # Whoever waits on an open session takes its share of what was handed back.
+            pass
         elif (lease.full or batch.shared) and batch.well:
             self._call_help()
         return lease.full or lease.probe or batch.recipients < len(lease.attempts)
@@ -295,6 +302,7 @@ class _Service:
             ends_at=ends_at,
             last_at=self.ends_at,
             ahead=self.ahead,
+            on_well=_do_nothing if lease.probe else self._help_along,
         )
         self.messages += batch.messages
         self.total += batch.messages
@@ -319,15 +327,27 @@ class _Service:
         well, self.well = self.well, False
         return well and note_life(self.nexthop, self.runtime)
 
-    def _call_help(self) -> None:
+    def _help_along(self) -> None:
+        """Call for help in the middle of a batch that goes well, while more is due; in vain less and less often."""
+        now, runtime = self.runtime.monotonic(), self.runtime
+        if now < self.helps_at or runtime.pulse.busy or runtime.pulse.late:
+            return
+        called = False
+        with suppress(InfrastructureError):
+            called = runtime.is_due(self.nexthop, last_priority=self.last_priority) and self._call_help()
+        self.pause = _ASK_AGAIN_SECONDS if called else min(2 * self.pause, _LONGEST_PAUSE_SECONDS)
+        self.helps_at = now + self.pause
+
+    def _call_help(self) -> bool:
         """Ring for one more session, unless there is no room, no use for it, or this task asked a moment ago."""
         now = self.runtime.monotonic()
         if now - self.asked_at < _ASK_AGAIN_SECONDS or self.runtime.has_enough_for(self.nexthop):
-            return
+            return False
         self.asked_at = now
-        if self.runtime.desk.has_room(self.nexthop):
-            self.rung_at = now
-            self.runtime.ringer.ring(self.nexthop, again=True)
+        if not self.runtime.desk.has_room(self.nexthop):
+            return False
+        self.rung_at = now
+        return self.runtime.ringer.ring(self.nexthop, again=True)
 
     def _hand_back(self, lease: Lease, *, unrecorded: bool) -> None:
         store = self.runtime.store
@@ -338,3 +358,7 @@ class _Service:
                 store.release(lease.id)
         except InfrastructureError as error:
             log.warning("The lease on %s could not be handed back and will run out: %s", self.nexthop, error)
+
+
+def _do_nothing() -> None:
+    """Need no help."""

@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 PATIENCE: Final = timedelta(seconds=1)
 """A session waits this long for its turn under a rate; then its thread is wanted elsewhere."""
 _LOOK_SECONDS: Final = 2.0
+# A window begins narrow, and opens by what it is told: so a session tells early what it finds first.
+_EARLY_SECONDS: Final = 0.25
+_EARLY_UNTIL_SECONDS: Final = 3.0
+_EARLY_NEWS: Final = 3
 _MOST_NEWS: Final = 50
 
 
@@ -117,7 +121,7 @@ class Ticket:
         self.drained = False
         self._tenant = ""
         # Whoever counts has just let it in.
-        self._looked_at = time.monotonic()
+        self._came_at = self._looked_at = time.monotonic()
 
     def _hold(self, held: tuple[Admitted, ...]) -> None:
         """Hold this from now on; what is asked for each message is found out here."""
@@ -247,7 +251,7 @@ class Ticket:
             InfrastructureError: Whoever counts cannot be reached.
         """
         wait, now = 0.0, time.monotonic()
-        if not (self._is_rated or self._has_urgent_news() or now - self._looked_at >= _LOOK_SECONDS):
+        if not (self._is_rated or self._has_urgent_news() or self._is_to_look(now)):
             return 0.0
         news = self._take_news()
         self._looked_at = now
@@ -362,6 +366,11 @@ class Ticket:
 
     def _has_urgent_news(self) -> bool:
         return self._bad_news or len(self._news) >= _MOST_NEWS or (self._is_delayed and bool(self._news))
+
+    def _is_to_look(self, now: float) -> bool:
+        if len(self._news) >= _EARLY_NEWS and now - self._came_at < _EARLY_UNTIL_SECONDS:
+            return now - self._looked_at >= _EARLY_SECONDS
+        return now - self._looked_at >= _LOOK_SECONDS
 
     def _take_news(self) -> list[Feedback]:
         news, self._news, self._bad_news = self._news, [], False

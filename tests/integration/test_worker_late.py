@@ -17,8 +17,8 @@ from tests.fakes.bench import CONTENT, NEXTHOP, Bench, taken_by_all
 class Hall(Bench):
     """A bench at which each message takes longer than a batch may."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, **settings: Any) -> None:
+        super().__init__(store, **settings)
         self.passed = 0.0
         self.sent: list[str] = []
         self.after_first: Callable[[], object] = lambda: None
@@ -111,3 +111,66 @@ def test_even_there_it_gives_way_to_more_urgent_mail(hall: Hall, monkeypatch: py
     hall.after_first = lambda: hall.store.insert([urgent])
     hall.serve(monkeypatch)
     assert ["r0@dest.test", "urgent@dest.test", "r1@dest.test", "r2@dest.test"] == hall.sent
+
+
+def help_called(hall: Hall, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 0.1) -> list[int]:
+    """Serve; return how many messages had been sent at each call for help."""
+    rung: list[int] = []
+
+    def ring(*_: object, **__: object) -> bool:
+        rung.append(len(hall.sent))
+        return True
+
+    def quickly(request: DeliveryRequest, on_settled: Callable[..., None]) -> Mapping[RecipientId, Outcome]:
+        hall.passed += seconds
+        hall.sent.append(request.recipients[0].address)
+        return taken_by_all(request, on_settled)
+
+    monkeypatch.setattr(hall.runtime.ringer, "ring", ring)
+    hall.answer = quickly
+    hall.serve(monkeypatch)
+    return rung
+
+
+def test_help_is_called_after_the_first_message_that_went_well_while_more_is_due_than_was_leased(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(sqlite_url)
+    hall = Hall(store, lease_recipients=20)
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(50)])
+    rung = help_called(hall, monkeypatch)
+    assert (50, 1) == (len(hall.sent), rung[0])
+    assert [1, 4, 7] == rung[:3]
+    store.close()
+
+
+def test_nobody_is_called_to_help_with_what_is_soon_done(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(sqlite_url)
+    hall = Hall(store, lease_recipients=10)
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(25)])
+    assert [10, 20] == help_called(hall, monkeypatch, seconds=0.05)
+    store.close()
+
+
+def test_no_help_is_called_for_in_a_batch_that_is_all_there_is(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(sqlite_url)
+    hall = Hall(store, lease_recipients=15)
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(15)])
+    assert [] == [one for one in help_called(hall, monkeypatch) if one < 15]
+    store.close()
+
+
+def test_where_there_is_no_room_it_is_asked_for_less_and_less_often(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(sqlite_url)
+    hall, asked = Hall(store), []
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(150)])
+    monkeypatch.setattr(hall.runtime.desk, "has_room", lambda _nexthop: asked.append(len(hall.sent)))
+    help_called(hall, monkeypatch)
+    assert 1 == asked[0]
+    # Each quarter of a second would be forty times in this batch; whether others should share it is asked, too.
+    assert len([one for one in asked if one < 100]) <= 10
+    store.close()

@@ -9,7 +9,7 @@ from mailq.worker.batch_time import BatchTime, is_worth_sharing
 
 @pytest.mark.parametrize(
     ("expected", "left", "pace"),
-    [(True, 5, 1.0), (False, 4, 1.0), (True, 100, 0.05), (False, 99, 0.05), (True, 2, 2.5), (False, 1, 1000.0)],
+    [(True, 5, 1.0), (False, 4, 1.0), (True, 40, 0.05), (False, 39, 0.05), (False, 5, 0.3), (False, 1, 1000.0)],
 )
 def test_what_soon_is_done_is_not_worth_another_session(*, expected: bool, left: int, pace: float) -> None:
     assert expected is is_worth_sharing(left, pace_seconds=pace, batch_seconds=1.0)
@@ -82,10 +82,10 @@ def test_it_looks_around_once_in_each_batch_time_and_less_often_where_the_proces
     assert 3 == late.looks(late.batch(), until=10.05)
 
 
-def test_room_for_another_session_is_asked_for_once() -> None:
+def test_room_for_another_session_is_asked_for_less_and_less_often() -> None:
     world = World(now=1.0)
     time = world.batch()
-    for _ in range(5):
+    for _ in range(10):
         time.is_over(99, pace_seconds=1.0)
         world.now += 1.0
-    assert 1 == world.asked.count("room")
+    assert 4 == world.asked.count("room")

@@ -163,6 +163,7 @@ def test_a_task_that_waits_looks_at_once_when_it_is_nudged(crew: Crew, monkeypat
     waiting, other = crew.wait("a"), crew.wait("b", LONG)
     eventually(lambda: len(crew.claims._waiting) == 2)
     crew.shelf.due = ["a", "b"]
+    assert crew.claims.is_waited_for("a")
     assert crew.claims.nudge("a")
     assert "lease on a" == lease_in(waiting)
     assert [["a"]] == crew.shelf.asked
@@ -172,6 +173,7 @@ def test_a_task_that_waits_looks_at_once_when_it_is_nudged(crew: Crew, monkeypat
 
 def test_nobody_is_nudged_who_does_not_wait_or_waits_for_urgent_mail_alone(crew: Crew) -> None:
     assert not crew.claims.nudge("a")
+    assert not crew.claims.is_waited_for("a")
     done = threading.Event()
     urgent = crew.threads.submit(crew.claims.wait_for, wish("a", 1), patience=LONG, give_up=done.is_set)
     eventually(lambda: len(crew.claims._waiting) == 1)
