@@ -330,7 +330,8 @@ class _Service:
     def _help_along(self) -> None:
         """Call for help in the middle of a batch that goes well, while more is due; in vain less and less often."""
         now, runtime = self.runtime.monotonic(), self.runtime
-        if now < self.helps_at or runtime.pulse.busy or runtime.pulse.late:
+        # Where threads are scarce, nexthops that have none yet go first.
+        if now < self.helps_at or not runtime.roomy or runtime.pulse.busy or runtime.pulse.late:
             return
         called = False
         with suppress(InfrastructureError):

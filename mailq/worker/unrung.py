@@ -73,9 +73,30 @@ class Unrung:
             count = share_of(len(nexthops), workers=self._workers(), spare=spare)
             self._note(count)
         mine = nexthops[len(nexthops) - count :]
-        for nexthop in mine:
-            threading.Thread(target=self._run, args=(nexthop,), name="mailq-unrung", daemon=True).start()
+        if mine:
+            self._start(mine)
         return frozenset(mine)
+
+    def _start(self, nexthops: Sequence[str]) -> None:
+        """Start a thread that begins with these."""
+        try:
+            threading.Thread(target=self._begin, args=(nexthops,), name="mailq-unrung", daemon=True).start()
+        except RuntimeError:
+            log.exception("%d nexthops are rung for later: no thread could be started", len(nexthops))
+            with self._lock:
+                self._note(-len(nexthops))
+
+    def _begin(self, nexthops: Sequence[str]) -> None:
+        """Serve the first of *nexthops*, each of the others in a thread of its own.
+
+        Whoever starts a thread waits until that has had its turn in the interpreter. One that started hundreds would be
+        at it for seconds; so each gives half of what it has to the next.
+        """
+        while len(nexthops) > 1:
+            half = len(nexthops) // 2
+            self._start(nexthops[half:])
+            nexthops = nexthops[:half]
+        self._run(nexthops[0])
 
     def _run(self, nexthop: str) -> None:
         try:
