@@ -22,8 +22,8 @@ import socket
 import threading
 import time
 from collections import deque, namedtuple
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -181,8 +181,7 @@ class ReadyConnections:
         Raises:
             SQLAlchemyError: As SQLAlchemy would raise it; nothing was written, unless the connection was lost.
         """
-        ready = self._take()
-        try:
+        with self._taken() as ready:
             if len(work) == 1:
                 ready.run(*work[0])
             else:
@@ -190,25 +189,11 @@ class ReadyConnections:
                 for each in work:
                     ready.run(*each)
                 ready.say(b"COMMIT")
-        except BaseException as error:
-            wrapped = self._after(error, ready)
-            if wrapped is None:
-                raise
-            raise wrapped from error
-        self._give_back(ready)
 
     def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> list[Any]:
         """Execute a statement, which is a transaction by itself, and return its rows; errors as of :meth:`execute`."""
-        ready = self._take()
-        try:
-            rows = ready.read(ready.run(statement, parameters))
-        except BaseException as error:
-            wrapped = self._after(error, ready)
-            if wrapped is None:
-                raise
-            raise wrapped from error
-        self._give_back(ready)
-        return rows
+        with self._taken() as ready:
+            return ready.read(ready.run(statement, parameters))
 
     def close(self) -> None:
         """Close those that are not in use."""
@@ -225,6 +210,19 @@ class ReadyConnections:
         self._idle = deque()
         self._open = self._waiting = 0
         self._returned = threading.Condition()
+
+    @contextmanager
+    def _taken(self) -> Iterator[DriverConnection]:
+        """Give a connection for the time of a ``with`` block, which raises as SQLAlchemy would."""
+        ready = self._take()
+        try:
+            yield ready
+        except BaseException as error:
+            wrapped = self._after(error, ready)
+            if wrapped is None:
+                raise
+            raise wrapped from error
+        self._give_back(ready)
 
     def _after(self, error: BaseException, ready: DriverConnection) -> DBAPIError | None:
         """Put *ready* away after *error*; return that as SQLAlchemy would raise it, None if it is not the driver's."""
