@@ -42,11 +42,17 @@ class ByHand:
 
     def _run(self, nexthop: str) -> None:
         try:
-            self._serve(nexthop)
-        except Exception:
-            log.exception("Serving %s without a ring failed; it is rung for again", nexthop)
+            serve_unrung(self._serve, nexthop)
         finally:
             self._places.release()
+
+
+def serve_unrung(serve: Serve, nexthop: str) -> None:
+    """Have *serve* serve *nexthop*, outside of any task that would tell of a bug."""
+    try:
+        serve(nexthop)
+    except Exception:
+        log.exception("Serving %s without a ring failed; it is rung for again", nexthop)
 
 
 def nobody(_nexthops: Iterable[str]) -> frozenset[str]:

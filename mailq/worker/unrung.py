@@ -17,13 +17,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from mailq.worker.by_hand import Serve, serve_unrung
+
 log = logging.getLogger(__name__)
 
 FEW: Final = 20
 """So many of a round's nexthops are rung for in any case."""
-
-Serve = Callable[[str], object]
-"""Serves one nexthop; does not raise for mail."""
 
 
 class Places(Protocol):
@@ -100,9 +99,7 @@ class Unrung:
 
     def _run(self, nexthop: str) -> None:
         try:
-            self._serve(nexthop)
-        except Exception:
-            log.exception("Serving %s without a ring failed; it is rung for again", nexthop)
+            serve_unrung(self._serve, nexthop)
         finally:
             with self._lock:
                 self._note(-1)
