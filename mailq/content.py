@@ -99,7 +99,7 @@ def header_fields(raw: bytes) -> list[tuple[str, str]]:
     Raises:
         ContentError: The header cannot be read.
     """
-    header, _, _ = _split(_without_mbox_line(normalise_line_ends(raw)))
+    header = _header_of(_without_mbox_line(normalise_line_ends(raw)))
     fields = list(_fields(header))
     _check_utf8(fields)
     return [(name.decode(), " ".join(field.partition(b":")[2].decode().split())) for name, field in fields]
