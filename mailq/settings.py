@@ -100,6 +100,11 @@ class Settings:
 
     # Worker
     worker_concurrency: int = setting(100, "Sessions a worker process can hold: its threads.", least=1)
+    worker_processes: int = setting(
+        0,
+        "Processes of a worker; 0: one for each processor that it may use, 4 at most, and 1 with SQLite or memory://.",
+        least=0,
+    )
     dispatch_interval: timedelta = setting(_seconds(1), "Pause between two rounds of the dispatcher.", least=0.01)
     lease_time: timedelta = setting(_seconds(60), "A dead worker's mail is taken up again after this.", least=1)
     unrecorded_limit: int = setting(
@@ -121,7 +126,9 @@ class Settings:
         "Own function that is told what became of each recipient, once that is recorded, as module:attribute.",
     )
     metrics_address: str = setting(
-        "", "Where a worker shows its metrics: host:port, or :port on loopback; empty: nowhere."
+        "",
+        "Where a worker shows its metrics: host:port, or :port on loopback; the other processes at those behind it; "
+        "empty: nowhere.",
     )
     destination_concurrency_limit: int = setting(20, "Most sessions to one nexthop, over all workers; 0 is no limit.")
     batch_time: timedelta = setting(

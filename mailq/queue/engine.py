@@ -43,6 +43,7 @@ _CONNECT_SECONDS = 5
 # A worker that is frozen, or whose machine is gone, in the middle of a transaction would otherwise keep its locks.
 _IDLE_TRANSACTION = "-c idle_in_transaction_session_timeout=20s"
 _BY_INDEX = " ".join(f"-c {name}={value}" for name, value in BY_INDEX.items())
+_SQLITE = "sqlite"
 _POOL_SIZE = 10
 _POOL_OVERFLOW = 10
 # Less than any server takes to start again.
@@ -185,6 +186,16 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def is_sqlite(url: str) -> bool:
+    """Tell whether *url* is a database in a file.
+
+    Raises:
+        ConfigError: The URL does not parse.
+    """
+    name: str = _parse(url).get_backend_name()
+    return name == _SQLITE
+
+
 def build_engine(url: str) -> Engine:
     """Return an engine for *url*; nothing is connected yet.
 
@@ -192,7 +203,7 @@ def build_engine(url: str) -> Engine:
         ConfigError: The URL does not parse, or names a database that is not supported.
     """
     parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
+    if parsed.get_backend_name() == _SQLITE:
         engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -58,6 +58,12 @@ _ALL: Final = (
         ("queue_id", "recipient", "reason"),
     ),
     Event("lease_lost", "warning", "Others have the mail that was being delivered to nexthop.", ("nexthop",)),
+    Event(
+        "worker_died",
+        "error",
+        "One of a worker's processes ended by itself; another takes its place.",
+        ("exit_code",),
+    ),
     Event("leases_wait", "warning", "Leases cannot be renewed, since the database is down.", ("reason",)),
     Event("task_stalled", "error", "A task finished no message for stall_time; its mail is given away.", ("nexthop",)),
     Event("dispatcher_elected", "info", "This worker dispatches from now on.", ("owner",)),

@@ -1,14 +1,17 @@
 """A worker as a program: what ``mailq worker`` runs.
 
 TERM and INT stop it cooperatively: sessions are finished, the rest is handed
-back, and another worker goes on at once.
+back, and another worker goes on at once. It has as many processes as there are
+processors to use, up to a few, see :mod:`mailq.worker.crew`.
 
 Source: celery.md §2.1, §2.4, §2.5.
 """
 
 import gc
 import logging
+import os
 import sys
+from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
@@ -16,36 +19,89 @@ from celery.utils.nodenames import host_format
 
 from mailq.broker import is_memory
 from mailq.errors import ConfigError
+from mailq.queue.engine import is_sqlite
+from mailq.queue.store import Store
 from mailq.settings import Settings
 from mailq.worker.app import make_app
+from mailq.worker.crew import Crew
 from mailq.worker.log_writer import written_by_one_thread
-from mailq.worker.logs import worker_logs
+from mailq.worker.logs import log_to_stderr, worker_logs
+from mailq.worker.metrics_page import with_port_behind
 from mailq.worker.savings import keep_clients
 from mailq.worker.wiring import prepare_database
 
 log = logging.getLogger(__name__)
 
+_MOST_PROCESSES: Final = 4
+"""Of a worker that was not told how many: each keeps some hundred megabytes and connections to the database."""
+_CELERYS_NAME: Final = "celery"
 _SWITCH_SECONDS: Final = 0.05
 """So often a thread that waits for the interpreter wakes up to ask for it, and each of hundreds does. Ours give it up
 by themselves long before, with the next word to a server."""
 
 
-def run_worker(settings: Settings, *, concurrency: int | None = None, loglevel: str = "INFO", name: str = "") -> int:
+def run_worker(
+    settings: Settings,
+    *,
+    concurrency: int | None = None,
+    processes: int | None = None,
+    loglevel: str = "INFO",
+    name: str = "",
+) -> int:
     """Run a worker until it is told to stop; return the process's exit code.
 
     Args:
         settings: In force for this worker.
-        concurrency: Threads, hence sessions; None is ``worker_concurrency``.
+        concurrency: Threads of each process, hence sessions; None is ``worker_concurrency``.
+        processes: None is ``worker_processes``.
         loglevel: Of the worker's own log.
-        name: Told apart by it from other workers of this host, in Flower most of all; empty: Celery's own.
+        name: Told apart by it from other workers of this host, in Flower most of all; empty: Celery's own. Where there
+            are several processes, each has its number behind it.
 
     Raises:
         ConfigError: The settings cannot be used, or the database is not migrated.
     """
     if concurrency is not None:
         settings = replace(settings, worker_concurrency=concurrency)
+    if processes is not None:
+        settings = replace(settings, worker_processes=processes)
     if is_memory(settings.broker_url):
         log.warning("The broker is in memory: rings of other processes arrive by the dispatcher, a little later")
+    count = process_count(settings, processors=usable_processors())
+    if count == 1:
+        return _work(settings, loglevel=loglevel, name=name)
+    log_to_stderr(settings)
+    # Here, so that a missing migration is one clear error; nothing stays open over the forks.
+    with closing(Store.open(settings.database_url)) as store:
+        prepare_database(store)
+
+    def work(number: int) -> int:
+        address = with_port_behind(settings.metrics_address, number)
+        mine = replace(settings, metrics_address=address)
+        return _work(mine, loglevel=loglevel, name=f"{name or _CELERYS_NAME}{number + 1}")
+
+    # What all have in common is neither looked at nor copied by each.
+    gc.collect()
+    gc.freeze()
+    return Crew(work, count).run()
+
+
+def process_count(settings: Settings, *, processors: int) -> int:
+    """Return how many processes a worker has: ``worker_processes``, where it is 0 as many as there is use for."""
+    if settings.worker_processes:
+        return settings.worker_processes
+    # Neither of them is there for more than one process, or not well.
+    if is_memory(settings.broker_url) or is_sqlite(settings.database_url):
+        return 1
+    return min(processors, _MOST_PROCESSES)
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(settings: Settings, *, loglevel: str, name: str) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     keep_clients()
     app = make_app(settings)

@@ -77,3 +77,18 @@ def split_address(text: str) -> tuple[str, int] | None:
     if not (colon and port.isascii() and port.isdigit() and int(port) <= _LARGEST_PORT):
         raise SettingError(f"setting 'metrics_address' must be host:port or :port, not {text!r}")
     return host.removeprefix("[").removesuffix("]") or _LOOPBACK, int(port)
+
+
+def with_port_behind(address: str, number: int) -> str:
+    """Return *address* with the port *number* behind its own, where it names one: each process has a page.
+
+    Raises:
+        SettingError: It does not parse, or there is no such port.
+    """
+    where = split_address(address)
+    if where is None or where[1] == 0 or number == 0:
+        return address
+    port = where[1] + number
+    if port > _LARGEST_PORT:
+        raise SettingError(f"setting 'metrics_address' leaves no port for worker process {number + 1}: {address!r}")
+    return f"{address.rpartition(':')[0]}:{port}"
