@@ -16,7 +16,7 @@ Source: smtp-delivery Q-20 to Q-23, Q-36, Q-40
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -120,6 +120,10 @@ class RuleBook:
         self._settings = settings
         self._layers = (rows, file)
         self._defaults = _defaults(settings, sources or {})
+        # What is said is said of many: it is put together once for all destinations that nobody has named.
+        self._said: dict[tuple[tuple[Subject, ...], bool], Mapping[str, Given]] = {}
+        self._patterns: dict[int, tuple[Mapping[str, Given], Applied]] = {}
+        self._lanes: dict[int, Mapping[str, Given]] = {}
 
     def gates(self, traffic: Traffic) -> tuple[Gate, ...]:
         """Return the gates that *traffic* passes, that of its nexthop first."""
@@ -164,7 +168,7 @@ class RuleBook:
         return {one: self.merged(one) for one in self._subjects if one.kind is Kind.ACCOUNT}
 
     def _applied(self, traffic: Traffic) -> Iterator[Applied]:
-        given = self._first_said(_destination_subjects(traffic.nexthop), self._defaults)
+        given = self._first_said(_destination_subjects(traffic.nexthop), by_default=True)
         yield self._gate(nexthop_key(traffic.nexthop), given, traffic)
         for key, said in self._others(traffic):
             if not all(FIELDS[name].matches for name in said):
@@ -173,18 +177,24 @@ class RuleBook:
             yield self._lane(traffic)
 
     def _gate(self, key: str, said: Mapping[str, Given], traffic: Traffic) -> Applied:
+        """Return the gate of *key*, of which is *said* something that stays as it is as long as this book."""
+        # What is said is kept with its pattern, so that nothing else can come to have its identity.
+        _, pattern = self._patterns.get(id(said)) or self._patterns.setdefault(id(said), (said, self._pattern(said)))
+        return Applied(gate=replace(pattern.gate, key=key, urgent=traffic.urgent), given=pattern.given)
+
+    def _pattern(self, said: Mapping[str, Given]) -> Applied:
+        """Return the gate of whatever *said* is said of, for nobody in particular."""
         moves = {name: one for name, one in self._defaults.items() if FIELDS[name].moves}
         moving = not moves.keys().isdisjoint(said)
         given = _in_order({**moves, **said}) if moving else said
         return Applied(
             gate=Gate(
-                key=key,
+                key="",
                 sessions=_value(given, "sessions", 0),
                 window=_window(given, self._settings) if moving else None,
                 rates=tuple(rate for name in _RATES for rate in _value(given, name, ())),
                 rate_delay=_value(given, "rate_delay", ZERO),
                 kept_free=kept_free(self._settings, _value(given, "sessions", 0)),
-                urgent=traffic.urgent,
                 messages_per_session=_value(given, "messages_per_session", 0),
                 recipients_per_transaction=_value(given, "recipients_per_transaction", 0),
             ),
@@ -193,7 +203,10 @@ class RuleBook:
 
     def _lane(self, traffic: Traffic) -> Applied:
         """Return the gate of nexthops that nothing good is known of."""
-        said = {"sessions": Given(name="sessions", value=traffic.most_unproven, source=_LANE)}
+        most = traffic.most_unproven
+        said = self._lanes.get(most) or self._lanes.setdefault(
+            most, {"sessions": Given(name="sessions", value=most, source=_LANE)}
+        )
         return self._gate(UNPROVEN, said, traffic)
 
     def _others(self, traffic: Traffic) -> Iterator[tuple[str, Mapping[str, Given]]]:
@@ -210,14 +223,18 @@ class RuleBook:
                 one = Subject(kind, name)
                 yield key_of(one, name), self._first_said([one, Subject(kind, ANY)])
 
-    def _first_said(
-        self, subjects: Iterable[Subject], last: Mapping[str, Given] = MappingProxyType({})
-    ) -> Mapping[str, Given]:
+    def _first_said(self, subjects: Iterable[Subject], *, by_default: bool = False) -> Mapping[str, Given]:
+        """Return what is said of the first of *subjects* for each field, and where nothing is the default if wanted."""
+        told = tuple(one for one in subjects if any(one in layer for layer in self._layers))
+        found = self._said.get((told, by_default))
+        return found or self._said.setdefault((told, by_default), self._put_together(told, by_default=by_default))
+
+    def _put_together(self, subjects: Iterable[Subject], *, by_default: bool) -> Mapping[str, Given]:
         found: dict[str, Given] = {}
         for subject in subjects:
             for layer in self._layers:
                 found = {**layer.get(subject, {}), **found}
-        return _in_order({**last, **found})
+        return _in_order({**self._defaults, **found} if by_default else found)
 
 
 def source_for(settings: Settings, address: str) -> str:

@@ -18,7 +18,7 @@ Invariants:
 Source: smtp-delivery Q-13, Q-35 to Q-37, Q-39, differently: one probe, and no rewriting of what waits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -109,6 +109,9 @@ _bury = (
         dead_reason=bindparam("reason"),
     )
 )
+_dead_among = select(destination.c.nexthop).where(
+    destination.c.nexthop.in_(bindparam("nexthops", expanding=True)), destination.c.dead_since.is_not(None)
+)
 _revive = (
     update(destination)
     .where(destination.c.nexthop == bindparam("site"), destination.c.dead_since.is_not(None))
@@ -126,6 +129,12 @@ def dead_site(database: Database, nexthop: str) -> DeadSite | None:
     """Return what is known of *nexthop*; None when it is not dead."""
     with database.read() as connection:
         return dead_site_of(connection, nexthop)
+
+
+def dead_among(database: Database, nexthops: Collection[str]) -> frozenset[str]:
+    """Return those of *nexthops* that are dead."""
+    with database.read() as connection:
+        return frozenset(connection.execute(_dead_among, {"nexthops": list(nexthops)}).scalars())
 
 
 def dead_site_of(connection: Connection, nexthop: str) -> DeadSite | None:

@@ -241,6 +241,10 @@ class Store:
         """Return what is known of *nexthop*; None when it is not dead."""
         return sites.dead_site(self._database, nexthop)
 
+    def dead_among(self, nexthops: Collection[str]) -> frozenset[str]:
+        """Return those of *nexthops* that are dead."""
+        return sites.dead_among(self._database, nexthops)
+
     def note_dead(
         self, nexthop: str, failure: Failure, *, least: timedelta, most: timedelta, jitter: float
     ) -> datetime:

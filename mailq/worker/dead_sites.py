@@ -56,7 +56,7 @@ def note_life(nexthop: str, runtime: Runtime) -> bool:
         DatabaseUnavailableError: The database is down.
     """
     # Asked before told: reading is cheap, and nearly always it is not dead.
-    if runtime.store.dead_site(nexthop) is None or not runtime.store.note_alive(nexthop):
+    if not runtime.is_dead(nexthop) or not runtime.store.note_alive(nexthop):
         return False
     log.info("%s is back", nexthop)
     return True

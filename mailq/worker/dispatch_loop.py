@@ -23,6 +23,7 @@ ROLE: Final = DISPATCHER
 _SHORTEST_OFFICE: Final = timedelta(seconds=5)
 _OFFICE_INTERVALS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
+_GATHER_SECONDS: Final = 0.1
 
 
 class DispatchLoop:
@@ -52,6 +53,8 @@ class DispatchLoop:
         self._on_round = on_round
         self._office = max(_SHORTEST_OFFICE, _OFFICE_INTERVALS * interval)
         self._stop = threading.Event()
+        self._awake = threading.Event()
+        self._is_idle = False
         self._thread: threading.Thread | None = None
         self._elected = False
         self._failures = 0
@@ -61,9 +64,19 @@ class DispatchLoop:
         self._thread = threading.Thread(target=self._run, name="mailq-dispatch", daemon=True)
         self._thread.start()
 
+    def hurry(self) -> None:
+        """Have the next round come soon, where the last one found nothing to do: mail has come after a quiet time.
+
+        Applications ring for a few nexthops only, however many they have mail for; the others are rung for here.
+        """
+        if self._is_idle:
+            self._is_idle = False
+            self._awake.set()
+
     def stop(self, *, timeout_seconds: float = 10.0) -> None:
         """End the thread and give the office up, so that a standby need not wait."""
         self._stop.set()
+        self._awake.set()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
@@ -85,6 +98,7 @@ class DispatchLoop:
         began = time.monotonic()
         done = self._dispatcher.run_once()
         self._on_round(done, time.monotonic() - began)
+        self._is_idle = not (done.noticed or done.rung)
         return done.busy
 
     def _elect(self) -> bool:
@@ -114,10 +128,18 @@ class DispatchLoop:
 
     def _run(self) -> None:
         pause = 0.0
-        while not self._stop.wait(pause):
+        while not self._pause(pause):
             pause = self.step()
         if self._elected:
             try:
                 self._store.resign(self._owner, role=ROLE)
             except InfrastructureError as error:
                 log.warning("The office of the dispatcher could not be given up and will run out: %s", error)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait for so long, or less where there is a hurry; return whether the thread is to end."""
+        if self._awake.wait(seconds):
+            # Those who queue mail for many are not done with the first.
+            self._stop.wait(min(seconds, _GATHER_SECONDS))
+        self._awake.clear()
+        return self._stop.is_set()

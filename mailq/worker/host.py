@@ -78,6 +78,7 @@ class Host:
                 seconds, freed=done.freed, noticed=done.noticed, rung=done.rung, reports=done.reports
             ),
         )
+        runtime.on_ring = self._loop.hurry
         self._loop.start()
 
     def stop(self) -> None:

@@ -66,6 +66,10 @@ class Routine(Protocol):
         """Deliver one request."""
 
 
+def tell_of_no_ring() -> None:
+    """Tell nobody."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Runtime:
     """Everything that tasks of one process share; safe to use from many threads.
@@ -90,6 +94,7 @@ class Runtime:
         suspended: Whether somebody has stopped a nexthop; asked between messages.
         listener: The application's own; told what became of each recipient.
         metrics: Counts what becomes of recipients, and how sessions went.
+        on_ring: Told of each ring that this process answers.
         monotonic: Seconds that never go backwards.
         stopping: Set once: take nothing new, finish, hand back.
     """
@@ -113,6 +118,7 @@ class Runtime:
     suspended: Callable[[str], bool] = never
     listener: Listener = tell_no_application
     metrics: Metrics = field(default_factory=Metrics)
+    on_ring: Callable[[], None] = tell_of_no_ring
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     _tasks: int = 0
@@ -120,12 +126,14 @@ class Runtime:
     _quiet: threading.Condition = field(default_factory=threading.Condition)
     _due: Together[tuple[str, int], bool] = field(init=False)
     _overtaken: Together[Rest, bool] = field(init=False)
+    _dead: Together[str, bool] = field(init=False)
     _settled: Together[tuple[str, bool | None], None] = field(init=False)
 
     def __post_init__(self) -> None:
         # By one thread and connection: hundreds of sessions that each wait for one of a few keep each other waiting.
         self._due = Together(self._are_due, most=_MANY)
         self._overtaken = Together(self._are_overtaken, most=_MOST_TOGETHER)
+        self._dead = Together(self._are_dead, most=_MOST_TOGETHER)
         self._settled = Together(self._settle_all, most=_MOST_SETTLED)
 
     @property
@@ -170,6 +178,18 @@ class Runtime:
 
     def _are_overtaken(self, rests: Sequence[Rest]) -> Sequence[bool]:
         return self.store.overtaken(rests)
+
+    def is_dead(self, nexthop: str) -> bool:
+        """Tell whether *nexthop* is dead, as far as all workers know.
+
+        Raises:
+            InfrastructureError: The database is down.
+        """
+        return self._dead(nexthop)
+
+    def _are_dead(self, nexthops: Sequence[str]) -> Sequence[bool]:
+        dead = self.store.dead_among(frozenset(nexthops))
+        return [one in dead for one in nexthops]
 
     def may_share(self, nexthop: str) -> bool:
         """Tell whether a session with *nexthop* waits for mail, or could be had and would not only take turns."""

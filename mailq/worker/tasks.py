@@ -45,6 +45,7 @@ def register_tasks(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
 
 def _serve(nexthop: str, runtime: Runtime) -> None:
+    runtime.on_ring()
     try:
         serve_nexthop(nexthop, runtime)
     except Exception:

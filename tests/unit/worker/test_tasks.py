@@ -14,7 +14,7 @@ from mailq.worker.tally import count_outcomes
 def deliver(monkeypatch):
     """The task, and what serves its nexthop."""
     app = Celery("test", set_as_current=False)
-    tasks.register_tasks(app, lambda: SimpleNamespace(monotonic=lambda: 1.0))
+    tasks.register_tasks(app, lambda: SimpleNamespace(monotonic=lambda: 1.0, on_ring=lambda: None))
 
     def serving_by(serve):
         monkeypatch.setattr(tasks, "serve_nexthop", serve)
