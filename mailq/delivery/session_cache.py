@@ -9,11 +9,10 @@ Source: smtp-delivery R-10 to R-17, postconf(5) smtp_connection_cache_time_limit
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain
-from typing import Final
+from typing import Final, TypeVar
 
 from mailq.delivery.ports import Clock, Gatekeeper, Passage
 from mailq.delivery.session import Session, SessionKey
@@ -30,6 +29,11 @@ class _Kept:
 class _Binding:
     endpoint_key: SessionKey
     idle_until: float
+
+
+_T = TypeVar("_T")
+_End = tuple[_Kept | _Binding, SessionKey | int]
+"""An entry and where it is found: under a key, or under the identity of a request."""
 
 
 def _claim_on(session: Session, gate: Gatekeeper | None) -> int:
@@ -50,12 +54,15 @@ class SessionCache:
         self._lock = threading.Lock()
         self._by_endpoint: dict[SessionKey, deque[_Kept]] = {}
         self._bindings: dict[SessionKey, deque[_Binding]] = {}
-        # By the identity of the request that is next there, which the session keeps alive.
+        # By the identity of the request that is next there, which the session keeps alive. Each message of a busy
+        # session comes by here, so it is done without the lock, in single steps of the interpreter: where hundreds of
+        # threads queue for a lock, each has it until it has had its turn in the interpreter, too.
         self._reserved: dict[int, _Kept] = {}
         self._avoided: set[str] = set()
         self._closed = False
-        # Nothing kept ends before this; whoever takes a session need not look at all the others each time.
-        self._next_end = float("inf")
+        # All entries in the order of their ends, which is that of their coming, and those already taken among them: so
+        # whoever takes a session looks at what has ended since, and never at all the others.
+        self._ends: deque[_End] = deque()
 
     def __len__(self) -> int:
         """Count the sessions kept."""
@@ -67,29 +74,33 @@ class SessionCache:
         idle_until = self._clock.monotonic() + self._idle_seconds
         with self._lock:
             if not self._closed:
-                self._next_end = min(self._next_end, idle_until)
-                self._by_endpoint.setdefault(session.key, deque()).append(_Kept(session, idle_until))
+                kept = _Kept(session, idle_until)
+                self._by_endpoint.setdefault(session.key, deque()).append(kept)
+                self._ends.append((kept, session.key))
                 if destination_key is not None:
-                    self._bind(destination_key, _Binding(session.key, idle_until))
+                    binding = _Binding(session.key, idle_until)
+                    self._bind(destination_key, binding)
+                    self._ends.append((binding, destination_key))
                 return
         session.close()
 
     def reserve(self, session: Session, request: DeliveryRequest) -> None:
         """Keep *session*, on which the commands of *request* are ahead, for nobody else."""
-        idle_until = self._clock.monotonic() + self._idle_seconds
-        with self._lock:
-            if not self._closed:
-                self._next_end = min(self._next_end, idle_until)
-                self._reserved[id(request)] = _Kept(session, idle_until)
-                return
-        session.close()
+        kept = self._reserved[id(request)] = _Kept(session, self._clock.monotonic() + self._idle_seconds)
+        self._ends.append((kept, id(request)))
+        # Looked at after that, as whoever closes everything looks here after it.
+        if self._closed and self._forget(kept, id(request)):
+            session.close()
 
     def take_reserved(self, request: DeliveryRequest) -> Session | None:
         """Take the session on which the commands of *request* are ahead; None where there is none."""
-        self.close_idle()
-        with self._lock:
-            kept = self._reserved.pop(id(request), None)
-        return None if kept is None else kept.session
+        kept = self._reserved.pop(id(request), None)
+        if kept is None:
+            return None
+        if kept.idle_until <= self._clock.monotonic():
+            kept.session.close()
+            return None
+        return kept.session
 
     def avoid_following(self, address: str) -> None:
         """Note that a server did not understand commands behind the end of a content."""
@@ -104,22 +115,26 @@ class SessionCache:
 
     def take_by_endpoint(self, endpoint_key: SessionKey, gate: Gatekeeper | None = None) -> Session | None:
         """Take the oldest session with this endpoint that *gate* lets us use; None when none is kept."""
-        self.close_idle()
+        now = self._clock.monotonic()
         with self._lock:
-            return self._pop(endpoint_key, gate)
+            stale = self._remove_older(now)
+            found = self._pop(endpoint_key, gate)
+        _close(stale)
+        return found
 
     def take_by_destination(self, destination_key: SessionKey, gate: Gatekeeper | None = None) -> Session | None:
         """Take the oldest session that this destination led to; None when none is kept.
 
         A binding outlives its session, and is then passed over. Source: smtp-delivery R-17.
         """
-        self.close_idle()
+        now = self._clock.monotonic()
         with self._lock:
-            for binding in self._bindings.get(destination_key, ()):
-                session = self._pop(binding.endpoint_key, gate)
-                if session is not None:
-                    return session
-        return None
+            stale = self._remove_older(now)
+            bindings = self._bindings.get(destination_key, ())
+            popped = (self._pop(binding.endpoint_key, gate) for binding in bindings)
+            found = next((session for session in popped if session is not None), None)
+        _close(stale)
+        return found
 
     def give_up(self, is_wanted: Callable[[Passage], bool]) -> bool:
         """Close the oldest session whose right to be open is wanted for another; False when none is kept.
@@ -127,46 +142,31 @@ class SessionCache:
         One that is reserved as well: its message finds another way.
         """
         with self._lock:
-            found = self._oldest(is_wanted)
-        if found is None:
-            return False
-        found.quit()
-        return True
+            every: list[tuple[_Kept, SessionKey | int]] = [(one, key) for key, one in list(self._reserved.items())]
+            every += [(one, key) for key, kept in self._by_endpoint.items() for one in kept]
+        # Without the lock, since there may be hundreds.
+        wanted = [(one, key) for one, key in every if one.session.passage and is_wanted(one.session.passage)]
+        for one, key in sorted(wanted, key=lambda each: each[0].idle_until):
+            with self._lock:
+                is_here = self._forget(one, key)
+            if is_here:
+                one.session.quit()
+                return True
+        return False
 
     def close_idle(self) -> None:
         """Close what was idle too long."""
         now = self._clock.monotonic()
-        if now < self._next_end:
-            return
         with self._lock:
             stale = self._remove_older(now)
-        for session in stale:
-            session.close()
+        _close(stale)
 
     def close(self) -> None:
         """Close everything, and keep nothing from now on."""
         with self._lock:
             self._closed = True
             stale = self._remove_older(float("inf"))
-        for session in stale:
-            session.close()
-
-    def _oldest(self, is_wanted: Callable[[Passage], bool]) -> Session | None:
-        """Remove and return the oldest session with such a right."""
-        every = chain(self._reserved.values(), *self._by_endpoint.values())
-        wanted = [one for one in every if one.session.passage and is_wanted(one.session.passage)]
-        if not wanted:
-            return None
-        oldest = min(wanted, key=lambda one: one.idle_until)
-        for key, one in self._reserved.items():
-            if one is oldest:
-                del self._reserved[key]
-                return oldest.session
-        kept = self._by_endpoint[oldest.session.key]
-        kept.remove(oldest)
-        if not kept:
-            del self._by_endpoint[oldest.session.key]
-        return oldest.session
+        _close(stale)
 
     def _bind(self, key: SessionKey, binding: _Binding) -> None:
         bindings = self._bindings.setdefault(key, deque())
@@ -190,21 +190,34 @@ class SessionCache:
         return best.session
 
     def _remove_older(self, now: float) -> list[Session]:
-        # Entries are in the order of their ends, so only what is removed is looked at.
-        stale = [kept.session for kept in self._reserved.values() if kept.idle_until <= now]
-        self._reserved = {key: kept for key, kept in self._reserved.items() if kept.idle_until > now}
-        for key, kept in list(self._by_endpoint.items()):
-            while kept and kept[0].idle_until <= now:
-                stale.append(kept.popleft().session)
-            if not kept:
-                del self._by_endpoint[key]
-        for key, bindings in list(self._bindings.items()):
-            while bindings and bindings[0].idle_until <= now:
-                bindings.popleft()
-            if not bindings:
-                del self._bindings[key]
-        ends = [kept[0].idle_until for kept in self._by_endpoint.values()]
-        ends += [bindings[0].idle_until for bindings in self._bindings.values()]
-        ends += [kept.idle_until for kept in self._reserved.values()]
-        self._next_end = min(ends, default=float("inf"))
+        stale = []
+        while self._ends and self._ends[0][0].idle_until <= now:
+            entry, key = self._ends.popleft()
+            if isinstance(entry, _Kept) and self._forget(entry, key):
+                stale.append(entry.session)
+            elif isinstance(entry, _Binding) and not isinstance(key, int):
+                _remove(self._bindings, key, entry)
         return stale
+
+    def _forget(self, kept: _Kept, key: SessionKey | int) -> bool:
+        """Forget a session that was kept; False where it was taken before."""
+        if not isinstance(key, int):
+            return _remove(self._by_endpoint, key, kept)
+        return self._reserved.get(key) is kept and self._reserved.pop(key, None) is kept
+
+
+def _remove(shelf: dict[SessionKey, deque[_T]], key: SessionKey, entry: _T) -> bool:
+    """Remove *entry*, if it is there still."""
+    entries = shelf.get(key)
+    place = next((place for place, one in enumerate(entries or ()) if one is entry), None)
+    if entries is None or place is None:
+        return False
+    del entries[place]
+    if not entries:
+        del shelf[key]
+    return True
+
+
+def _close(sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        session.close()
