@@ -80,13 +80,12 @@ class Course:
         pace = Pace(limit_seconds=settings.data_xfer_timeout.total_seconds(), bytes_per_second=settings.min_data_rate)
         session.stage = Stage.BODY
         try:
-            waiting, several = next(writes), False
+            waiting = next(writes)
             for following in writes:
                 session.say_content(waiting, pace)
-                waiting, several = following, True
-            # Behind the end of the content it would be taken for the answer to it. Nothing that matters comes between
-            # the go-ahead and the first write; what came with the go-ahead does.
-            if session.has_unheard(looks=several):
+                waiting = following
+            # Behind the end of the content it would be taken for the answer to it.
+            if session.has_unheard():
                 return False
             self._fence()
             ahead = self._follow() if len(waiting) <= LAST_WRITE_BYTES else b""

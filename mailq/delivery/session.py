@@ -194,16 +194,10 @@ class Session:
             self._waited(Stage.BODY, seconds)
             sent += len(piece)
 
-    def has_unheard(self, *, looks: bool = True) -> bool:
-        """Whether the server has said, or done, something that nobody has heard yet; does not wait.
-
-        Args:
-            looks: Look for what has come since the last reply was read; False: only at what came with that.
-        """
+    def has_unheard(self) -> bool:
+        """Whether the server has said, or done, something that nobody has heard yet; does not wait."""
         if self._reader.pending:
             return True
-        if not looks:
-            return False
         try:
             self._reader.feed(self._connection.receive(timeout_seconds=0))
         except ConnectionTimeoutError:
