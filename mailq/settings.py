@@ -111,7 +111,9 @@ class Settings:
         64, "Most messages a session may send before the first one's outcome is recorded; 1: none.", least=1, most=100
     )
     lease_recipients: int = setting(100, "Most recipients leased at a time.", least=1)
-    task_time: timedelta = setting(_seconds(30), "A task stops taking new batches after this.")
+    task_time: timedelta = setting(
+        _seconds(30), "A task ends after this where another could use its thread or share its mail."
+    )
     linger_time: timedelta = setting(_seconds(1), "A drained task waits this long for more mail of its nexthop.")
     stall_time: timedelta = setting(
         timedelta(hours=1), "A task that finishes no message for this long loses its mail to others.", least=1

@@ -18,6 +18,7 @@ from typing import Final
 from mailq.queue.messages import Lease
 from mailq.queue.overtaking import Rest
 from mailq.worker.runtime import Runtime
+from mailq.worker.wanted import always
 
 _WORTH_BATCHES: Final = 2
 _WORTH_MESSAGES: Final = 5
@@ -41,9 +42,10 @@ class BatchTime:
 
     Attributes:
         ends_at: When it looks around, by the monotonic clock.
-        last_at: When it ends in any case.
+        last_at: When the task's time is up: then it ends where the task has to.
         seconds: It looks around again after this.
         monotonic: Seconds that never go backwards.
+        is_wanted: Whether a task whose time is up has to end.
         is_overtaken: Whether something is due that goes before the rest, of so many messages.
         is_late: Whether this process keeps itself waiting.
         may_share: Whether somebody else could take what is left.
@@ -54,6 +56,7 @@ class BatchTime:
     last_at: float
     seconds: float
     monotonic: Callable[[], float]
+    is_wanted: Callable[[], bool]
     is_overtaken: Callable[[int], bool]
     is_late: Callable[[], bool]
     may_share: Callable[[], bool]
@@ -72,7 +75,7 @@ class BatchTime:
         if self._over or now < self.ends_at:
             return self._over
         self.shares = self._is_to_be_shared(left, pace_seconds)
-        self._over = self.shares or now >= self.last_at or self.is_overtaken(left)
+        self._over = self.shares or (now >= self.last_at and self.is_wanted()) or self.is_overtaken(left)
         # Where it is late, a crowd of sessions that all ask would be what makes it late: so less and less often.
         self._extensions = min(2 * self._extensions + 1, _MOST_EXTENSIONS) if self.is_late() else 1
         self.ends_at = now + self._extensions * self.seconds
@@ -87,7 +90,15 @@ class BatchTime:
         return is_turn and self.may_share()
 
 
-def time_of(lease: Lease, count: int, runtime: Runtime, *, ends_at: float, last_at: float) -> BatchTime:
+def time_of(
+    lease: Lease,
+    count: int,
+    runtime: Runtime,
+    *,
+    ends_at: float,
+    last_at: float,
+    is_wanted: Callable[[], bool] = always,
+) -> BatchTime:
     """Return when a batch of *count* messages gives way."""
     tenants = {labels.tenant for labels in lease.labels.values()}
     rest = Rest(lease.nexthop, lease.priority, next(iter(tenants)) if len(tenants) == 1 else None)
@@ -101,6 +112,7 @@ def time_of(lease: Lease, count: int, runtime: Runtime, *, ends_at: float, last_
         last_at=last_at,
         seconds=runtime.settings.batch_time.total_seconds(),
         monotonic=runtime.monotonic,
+        is_wanted=is_wanted,
         is_overtaken=is_overtaken,
         is_late=lambda: runtime.pulse.late or runtime.pulse.busy,
         may_share=lambda: runtime.may_share(lease.nexthop),

@@ -24,16 +24,22 @@ class ByHand:
     Args:
         serve: Does it.
         most: Threads at a time.
+        spare: How many more sessions there may be now, whoever began the others; None: as many as threads.
     """
 
-    def __init__(self, serve: Serve, *, most: int = MOST) -> None:
+    def __init__(self, serve: Serve, *, most: int = MOST, spare: Callable[[], int] | None = None) -> None:
         self._serve = serve
         self._places = threading.BoundedSemaphore(most)
+        self._spare = spare
 
     def __call__(self, nexthops: Iterable[str]) -> frozenset[str]:
         """Begin to serve as many of *nexthops* as there is room for, and return these; does not wait."""
-        begun = []
+        begun: list[str] = []
+        # A ring may fail for want of time, too: where every thread has a task, more would only take more of it.
+        spare = None if self._spare is None else self._spare()
         for nexthop in nexthops:
+            if spare is not None and len(begun) >= spare:
+                break
             if not self._places.acquire(blocking=False):
                 break
             threading.Thread(target=self._run, args=(nexthop,), name="mailq-by-hand", daemon=True).start()

@@ -18,11 +18,14 @@ from celery import Celery, bootsteps
 from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.worker import state
 
+from mailq.broker import is_memory
 from mailq.settings import Settings
+from mailq.worker.broker_look import BrokerLook
 from mailq.worker.dispatch_loop import DispatchLoop
 from mailq.worker.metrics_page import MetricsPage
 from mailq.worker.runtime import Runtime
 from mailq.worker.unrung import Places
+from mailq.worker.wanted import Wanted
 from mailq.worker.wiring import build_dispatcher, build_runtime, prepare_database
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class Host:
         self._pid = 0
         self._runtime: Runtime | None = None
         self._loop: DispatchLoop | None = None
+        self._rings: BrokerLook | None = None
         self.metrics_page: MetricsPage | None = None
         self.places: Places | None = None
 
@@ -79,6 +83,16 @@ class Host:
             ),
         )
         runtime.on_ring = self._loop.hurry
+        if not is_memory(self.settings.broker_url):
+            self._rings = BrokerLook(self.settings)
+            wanted = Wanted(
+                tasks=lambda: runtime.running,
+                threads=runtime.settings.worker_concurrency,
+                is_busy=lambda: runtime.pulse.busy or runtime.pulse.late,
+                workers=lambda: runtime.desk.proven.workers,
+                rings=self._rings,
+            )
+            runtime.is_wanted, runtime.may_call = wanted, wanted.may_call
         self._loop.start()
 
     def stop(self) -> None:
@@ -101,6 +115,8 @@ class Host:
             self._runtime.close()
         if self.metrics_page is not None:
             self.metrics_page.close()
+        if self._rings is not None:
+            self._rings.close()
 
 
 class MailqApp(Celery):

@@ -8,6 +8,12 @@ the most urgent goes first.
 """
 
 from dataclasses import dataclass
+from typing import Final
+
+FIRST: Final = 40
+"""So many at first, where nothing is known: with slow servers they last for long, and hold memory until then."""
+LONGEST_SECONDS: Final = 40.0
+"""What is leased at a time is to be sent within this, as far as one can tell."""
 
 
 @dataclass(slots=True)
@@ -23,8 +29,12 @@ class BatchSize:
     now: int = 0
 
     def __post_init__(self) -> None:
-        self.now = self.most
+        self.now = min(self.most, FIRST)
 
-    def note(self, done: int, *, of: int) -> None:
-        """Note that *done* of *of* recipients were tried when the time was up, or when all were done."""
-        self.now = min(self.now * 2, self.most) if done >= of else max(1, min(done * 2, self.most))
+    def note(self, done: int, *, of: int, seconds: float) -> None:
+        """Note that *done* of *of* recipients were tried in so long, when the time was up or when all were done."""
+        if done < of:
+            self.now = max(1, min(done * 2, self.most))
+            return
+        fits = self.most if seconds <= 0 else int(min(self.most, done * LONGEST_SECONDS / seconds))
+        self.now = max(1, min(self.now * 2, fits))

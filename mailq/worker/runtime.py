@@ -40,6 +40,7 @@ from mailq.worker.suspended import never
 from mailq.worker.tls_service import TlsService
 from mailq.worker.trouble import OnTrouble, tell_nobody
 from mailq.worker.turnstile import Turnstile
+from mailq.worker.wanted import always
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class Runtime:
         suspended: Whether somebody has stopped a nexthop; asked between messages.
         listener: The application's own; told what became of each recipient.
         metrics: Counts what becomes of recipients, and how sessions went.
+        is_wanted: Whether a task whose time is up has to end.
+        may_call: Whether a ring for one more session may find a thread.
         on_ring: Told of each ring that this process answers.
         monotonic: Seconds that never go backwards.
         stopping: Set once: take nothing new, finish, hand back.
@@ -118,6 +121,8 @@ class Runtime:
     suspended: Callable[[str], bool] = never
     listener: Listener = tell_no_application
     metrics: Metrics = field(default_factory=Metrics)
+    is_wanted: Callable[[], bool] = always
+    may_call: Callable[[], bool] = always
     on_ring: Callable[[], None] = tell_of_no_ring
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)

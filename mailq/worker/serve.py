@@ -117,6 +117,7 @@ class _Service:
         ends_at: The present nexthop's time is over, by the monotonic clock.
         last_at: The task's is, likewise.
         began_at: When the task began, likewise.
+        is_called_off: It ends when its time is up.
         ahead: How far it may run ahead of the record.
     """
 
@@ -136,6 +137,7 @@ class _Service:
     pause: float = _ASK_AGAIN_SECONDS
     last_at: float = 0.0
     began_at: float = 0.0
+    is_called_off: bool = False
     ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,7 +166,7 @@ class _Service:
     def _run(self) -> bool:
         hopeful = True
         while not self.runtime.stopping.is_set():
-            if self._gives_way() or (self.runtime.monotonic() >= self.ends_at and not self._goes_on_elsewhere()):
+            if self._gives_way() or (self._is_time_up() and not (self._goes_on_elsewhere() or self._stays_on())):
                 self._make_room()
                 return True
             lease = self._claim() if hopeful else self._wait_for_more()
@@ -189,7 +191,29 @@ class _Service:
     def _gives_way(self) -> bool:
         """Whether this thread is wanted: all are taken, and urgent mail that is rung for goes before our next ring."""
         worked = self.runtime.monotonic() - self.began_at
-        return self.runtime.crowded and self.total > 0 and worked >= _CROWDED_TASK_SECONDS
+        if not self.runtime.crowded or self.total == 0 or worked < _CROWDED_TASK_SECONDS:
+            return False
+        return self._is_wanted_elsewhere()
+
+    def _is_time_up(self) -> bool:
+        return self.runtime.monotonic() >= self.ends_at
+
+    def _stays_on(self) -> bool:
+        """Take as much time again, where nobody gains by this task's end."""
+        if self._has_to_end():
+            return False
+        self.ends_at = _end_of_task(self.runtime)
+        self.last_at = max(self.last_at, self.ends_at)
+        return True
+
+    def _has_to_end(self) -> bool:
+        """Whether somebody may wait for what this task holds, or for its thread, when its time is up."""
+        return bool(self.watch.ticket.shared_keys) or self._is_wanted_elsewhere()
+
+    def _is_wanted_elsewhere(self) -> bool:
+        # Who was told once is counted on.
+        self.is_called_off = self.is_called_off or self.runtime.is_wanted()
+        return self.is_called_off
 
     def _goes_on_elsewhere(self) -> bool:
         """Turn to the nexthop that waits longest for what this task holds; False: none does, or it may not."""
@@ -301,16 +325,18 @@ class _Service:
             more=self.total > 0,
             ends_at=ends_at,
             last_at=self.ends_at,
+            is_wanted=self._has_to_end,
             ahead=self.ahead,
             on_well=_do_nothing if lease.probe else self._help_along,
         )
+        seconds = self.runtime.monotonic() - began_at
         self.messages += batch.messages
         self.total += batch.messages
         self.well = batch.well
         if batch.well:
-            self._prove(lease, self.runtime.monotonic() - began_at <= SLOW_SECONDS * batch.messages)
+            self._prove(lease, seconds <= SLOW_SECONDS * batch.messages)
         if not lease.probe and batch.shut is None:
-            self.size.note(batch.recipients, of=len(lease.attempts))
+            self.size.note(batch.recipients, of=len(lease.attempts), seconds=seconds)
         return batch
 
     def _prove(self, lease: Lease, quick: bool) -> None:  # noqa: FBT001 - read where it is measured
@@ -345,7 +371,7 @@ class _Service:
         if now - self.asked_at < _ASK_AGAIN_SECONDS or self.runtime.has_enough_for(self.nexthop):
             return False
         self.asked_at = now
-        if not self.runtime.desk.has_room(self.nexthop):
+        if not (self.runtime.may_call() and self.runtime.desk.has_room(self.nexthop)):
             return False
         self.rung_at = now
         return self.runtime.ringer.ring(self.nexthop, again=True)

@@ -225,7 +225,9 @@ def build_dispatcher(runtime: Runtime, *, goes_on: bool = True, places: Places |
         begin_here=Unrung(serve, places=places, threads=threads, workers=lambda: runtime.desk.proven.workers)
         if places is not None
         else nobody,
-        serve_here=ByHand(serve, most=threads) if settings.limits_fallback == "sql" else nobody,
+        serve_here=ByHand(serve, most=threads, spare=lambda: threads - runtime.running)
+        if settings.limits_fallback == "sql"
+        else nobody,
         takes_here=runtime.takes,
         ringer=runtime.ringer,
         settings=settings,

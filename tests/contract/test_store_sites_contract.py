@@ -69,6 +69,12 @@ def test_what_is_known_of_a_dead_nexthop_is_told(store: Store) -> None:
     assert store.dead_site("near.test") is None
 
 
+def test_the_dead_among_many_are_told(dead: Store) -> None:
+    assert {"far.test"} == dead.dead_among(["near.test", "far.test", "unheard-of.test"])
+    dead.note_alive("far.test")
+    assert frozenset() == dead.dead_among(["far.test"])
+
+
 def test_one_recipient_is_the_probe_and_there_is_no_second(dead: Store) -> None:
     probe_now(dead)
     assert ["far.test"] == ring(dead)

@@ -125,6 +125,24 @@ def test_a_task_whose_time_is_up_rings_for_what_is_left(opened: Store) -> None:
     assert [NEXTHOP] == bench.due()
 
 
+def test_a_task_whose_time_is_up_goes_on_where_nobody_would_gain_by_its_end(opened: Store) -> None:
+    bench = Bench(opened, lease_recipients=2, task_time=timedelta(0), destination_concurrency_limit=1)
+    bench.runtime.is_wanted = lambda: False
+    # Others may wait for the lane of nexthops that nothing good is known of.
+    bench.runtime.desk.proven.note_well(NEXTHOP)
+    bench.queue(*[[f"r{i}@dest.test"] for i in range(5)])
+    assert 5 == serve(bench)
+    assert [] == bench.bell.rung
+
+
+def test_help_is_not_called_where_no_thread_could_answer(opened: Store) -> None:
+    bench = Bench(opened, lease_recipients=2)
+    bench.runtime.may_call = lambda: False
+    bench.queue(*[[f"r{i}@dest.test"] for i in range(5)])
+    assert 5 == serve(bench)
+    assert [] == bench.bell.rung
+
+
 @pytest.mark.parametrize(("threads", "served", "rung"), [(1, 1, [NEXTHOP]), (2, 3, [])])
 def test_a_task_gives_way_after_a_moment_where_no_thread_is_free(
     opened: Store, threads: int, served: int, rung: list[str]

@@ -23,6 +23,7 @@ class World:
     overtaken: bool = False
     late: bool = False
     room: bool = False
+    wanted: bool = True
     asked: list[str] = field(default_factory=list)
 
     def batch(self, *, last_at: float = 1000.0) -> BatchTime:
@@ -31,6 +32,7 @@ class World:
             last_at=last_at,
             seconds=1.0,
             monotonic=lambda: self.now,
+            is_wanted=lambda: self.wanted,
             is_overtaken=lambda _left: self.answer("overtaken", answer=self.overtaken),
             is_late=lambda: self.late,
             may_share=lambda: self.answer("room", answer=self.room),
@@ -72,8 +74,9 @@ def test_then_it_is_over_where_something_else_is_to_be_done(
     assert over is time.is_over(left, pace_seconds=1.0)
 
 
-def test_it_ends_with_its_task_in_any_case() -> None:
-    assert World(now=5.0).batch(last_at=5.0).is_over(2, pace_seconds=0.1)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_it_ends_with_the_time_of_a_task_that_has_to_end(*, wanted: bool) -> None:
+    assert wanted is World(now=5.0, wanted=wanted).batch(last_at=5.0).is_over(2, pace_seconds=0.1)
 
 
 def test_it_looks_around_once_in_each_batch_time_and_less_often_where_the_process_is_late() -> None:

@@ -32,3 +32,10 @@ def test_a_bug_costs_no_room(caplog: pytest.LogCaptureFixture) -> None:
         assert {"a"} == by_hand(["a"])
         assert eventually(lambda: by_hand(["b"]) == {"b"})
         assert eventually(lambda: len(caplog.records) == 2)
+
+
+def test_no_more_is_begun_than_there_are_threads_without_a_task() -> None:
+    served: list[str] = []
+    by_hand = ByHand(served.append, most=9, spare=lambda: 2)
+    assert {"a", "b"} == by_hand(["a", "b", "c"])
+    assert eventually(lambda: sorted(served) == ["a", "b"])

@@ -10,6 +10,7 @@ import pytest
 from mailq.errors import DatabaseUnavailableError
 from mailq.worker.dispatch import Round
 from mailq.worker.dispatch_loop import DispatchLoop
+from tests.fakes.poll import eventually
 
 INTERVAL = timedelta(seconds=1)
 
@@ -40,6 +41,7 @@ class Rounds:
         self.busy = False
         self.bug = False
         self.outages = 0
+        self.rung = 0
         self.ran = threading.Event()
 
     def run_once(self) -> Round:
@@ -47,7 +49,7 @@ class Rounds:
         self.ran.set()
         if self.bug:
             raise RuntimeError("a bug")
-        return Round(freed=0, noticed=0, rung=0, reports=0, busy=self.busy)
+        return Round(freed=0, noticed=0, rung=self.rung, reports=0, busy=self.busy)
 
     def after_outage(self) -> None:
         self.outages += 1
@@ -118,3 +120,24 @@ def test_stopping_the_thread_gives_the_office_up() -> None:
     assert rounds.ran.wait(5)
     loop.stop()
     assert office.holder is None
+
+
+def test_after_a_quiet_round_a_ring_has_the_next_one_come_soon() -> None:
+    rounds = Rounds()
+    loop = make_loop(rounds, Office(), interval=timedelta(minutes=5))
+    loop.start()
+    assert rounds.ran.wait(5)
+    # The round before may not be over yet, and then the ring is part of what it finds.
+    assert eventually(lambda: loop.hurry() or rounds.count > 1)
+    loop.stop()
+
+
+def test_a_busy_dispatcher_is_not_hurried() -> None:
+    rounds = Rounds()
+    rounds.rung = 1
+    loop = make_loop(rounds, Office(), interval=timedelta(minutes=5))
+    loop.start()
+    assert rounds.ran.wait(5)
+    with pytest.raises(TimeoutError):
+        eventually(lambda: loop.hurry() or rounds.count > 1, within_seconds=0.5)
+    loop.stop()
