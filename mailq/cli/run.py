@@ -14,7 +14,7 @@ _LOOK_SECONDS = 0.5
 
 @click.command(cls=Command)
 @click.option(
-    "-c", "--concurrency", type=click.IntRange(min=1), help="Sessions of each, instead of worker_concurrency."
+    "-c", "--concurrency", type=click.IntRange(min=1), help="Sessions of each process, instead of worker_concurrency."
 )
 @click.option("-P", "--processes", type=click.IntRange(min=1), help="Instead of worker_processes.")
 @click.option("--loglevel", default="INFO", show_default=True, help="Of the worker's log.")
@@ -24,12 +24,13 @@ def worker(session: Session, concurrency: int | None, processes: int | None, log
     """Deliver mail until stopped by TERM or Ctrl-C.
 
     Sessions are finished first; their timeouts bound how long that takes.
-    Where it may use several processors it has several processes; whichever
-    dies is begun anew, and its mail is taken up within lease_time.
+    It has a process for each processor that it may use, four at most; one
+    that dies is begun anew, and its mail is taken up within lease_time.
     """
     settings = session.settings
     from mailq.worker.main import run_worker  # noqa: PLC0415 - Celery is slow to import
 
+    session.let_go()
     return run_worker(settings, concurrency=concurrency, processes=processes, loglevel=loglevel, name=name)
 
 

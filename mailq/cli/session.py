@@ -53,6 +53,9 @@ class Session:
         click.get_current_context().call_on_close(queue.close)
         return queue
 
+    def let_go(self) -> None:
+        """Close what the application around the program has open, since processes are forked from this one next."""
+
     def emit(self, value: object, text: Callable[[], Iterable[str]]) -> None:
         """Write one result: a line of JSON, or the lines that *text* makes for people."""
         if self.json:

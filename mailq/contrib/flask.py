@@ -266,8 +266,17 @@ def _command(app: Flask) -> click.Command:
         from mailq.cli.program import main  # noqa: PLC0415 - a web process has no use for it
         from mailq.cli.session import Session as CommandLine  # noqa: PLC0415 - as above
 
+        class FlaskSession(CommandLine):
+            """One run of the program inside a Flask application."""
+
+            def let_go(self) -> None:
+                """Close Flask-SQLAlchemy's connections: two processes that share one read each other's answers."""
+                database = app.extensions.get("sqlalchemy")
+                for engine in () if database is None else database.engines.values():
+                    engine.dispose()
+
         state: _State = app.extensions[_EXTENSION]
         with app.app_context():
-            main.main(list(words), prog_name="flask mailq", obj=CommandLine(state.load))
+            main.main(list(words), prog_name="flask mailq", obj=FlaskSession(state.load))
 
     return command

@@ -33,7 +33,7 @@ from mailq.worker.wiring import prepare_database
 log = logging.getLogger(__name__)
 
 _MOST_PROCESSES: Final = 4
-"""Of a worker that was not told how many: each keeps some hundred megabytes and connections to the database."""
+"""Of a worker that was not told how many: each takes memory of its own, and connections to the database."""
 _CELERYS_NAME: Final = "celery"
 _SWITCH_SECONDS: Final = 0.05
 """So often a thread that waits for the interpreter wakes up to ask for it, and each of hundreds does. Ours give it up
@@ -56,7 +56,7 @@ def run_worker(
         processes: None is ``worker_processes``.
         loglevel: Of the worker's own log.
         name: Told apart by it from other workers of this host, in Flower most of all; empty: Celery's own. Where there
-            are several processes, each has its number behind it.
+            are several processes, each has its number behind a hyphen.
 
     Raises:
         ConfigError: The settings cannot be used, or the database is not migrated.
@@ -70,27 +70,14 @@ def run_worker(
     count = process_count(settings, processors=usable_processors())
     if count == 1:
         return _work(settings, loglevel=loglevel, name=name)
-    log_to_stderr(settings)
-    # Here, so that a missing migration is one clear error; nothing stays open over the forks.
-    with closing(Store.open(settings.database_url)) as store:
-        prepare_database(store)
-
-    def work(number: int) -> int:
-        address = with_port_behind(settings.metrics_address, number)
-        mine = replace(settings, metrics_address=address)
-        return _work(mine, loglevel=loglevel, name=f"{name or _CELERYS_NAME}{number + 1}")
-
-    # What all have in common is neither looked at nor copied by each.
-    gc.collect()
-    gc.freeze()
-    return Crew(work, count).run()
+    return _work_together(settings, count, loglevel=loglevel, name=name or _CELERYS_NAME)
 
 
 def process_count(settings: Settings, *, processors: int) -> int:
     """Return how many processes a worker has: ``worker_processes``, where it is 0 as many as there is use for."""
     if settings.worker_processes:
         return settings.worker_processes
-    # Neither of them is there for more than one process, or not well.
+    # A broker in memory is no other process's, and a file has one writer at a time.
     if is_memory(settings.broker_url) or is_sqlite(settings.database_url):
         return 1
     return min(processors, _MOST_PROCESSES)
@@ -99,6 +86,21 @@ def process_count(settings: Settings, *, processors: int) -> int:
 def usable_processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work_together(settings: Settings, count: int, *, loglevel: str, name: str) -> int:
+    """Run *count* processes until they are told to stop; return the exit code."""
+    log_to_stderr(settings)
+    # Here, so that what is wrong is one clear error; nothing stays open over the forks.
+    pages = [with_port_behind(settings.metrics_address, number) for number in range(count)]
+    with closing(Store.open(settings.database_url)) as store:
+        prepare_database(store)
+
+    def work(number: int) -> int:
+        return _work(replace(settings, metrics_address=pages[number]), loglevel=loglevel, name=f"{name}-{number + 1}")
+
+    _keep_what_is_loaded()
+    return Crew(work, count).run()
 
 
 def _work(settings: Settings, *, loglevel: str, name: str) -> int:
@@ -121,9 +123,13 @@ def _work(settings: Settings, *, loglevel: str, name: str) -> int:
             without_gossip=True,
             without_mingle=True,
         )
-        # What is loaded by now stays: a collection that looks at all of it again stops every session meanwhile.
-        gc.collect()
-        gc.freeze()
+        _keep_what_is_loaded()
         with written_by_one_thread(logging.getLogger()):
             worker.start()
     return int(worker.exitcode or 0)
+
+
+def _keep_what_is_loaded() -> None:
+    """Have no collection look at it again: that stops every session meanwhile, and has each process copy it."""
+    gc.collect()
+    gc.freeze()

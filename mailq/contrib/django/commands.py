@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
 
 from mailq.api import Queue
 from mailq.cli.program import main
@@ -38,6 +39,10 @@ class DjangoSession(Session):
         if options or conf.configuration().alias is None:
             return super().queue(**options)
         return get_queue()
+
+    def let_go(self) -> None:
+        """Close the project's connections: two processes that share one read each other's answers."""
+        connections.close_all()
 
 
 class MailqCommand(BaseCommand):
