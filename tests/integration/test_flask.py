@@ -227,6 +227,21 @@ def test_the_command_line_has_the_applications_settings(sqlite_url: str) -> None
     assert (65, True) == (wrong.exit_code, "no message has the queue id" in wrong.output)
 
 
+def test_a_worker_shares_no_connection_of_the_application_with_processes_that_are_forked(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(sqlite_url)
+    with shop.app.app_context():
+        pool = shop.db.engine.pool
+        assert "Connections in pool: 1" in pool.status()
+        left: list[str] = []
+        monkeypatch.setattr(
+            "mailq.worker.main.run_worker", lambda _settings, **_: left.append(shop.db.engine.pool.status()) or 0
+        )
+    assert 0 == shop.app.test_cli_runner().invoke(args=["mailq", "worker"]).exit_code
+    assert [True] == ["Connections in pool: 0" in one for one in left]
+
+
 @pytest.mark.postgres
 def test_a_database_that_is_down_is_an_error_that_says_so_and_nothing_is_half_done(
     postgres_server_alone: PostgresServer,

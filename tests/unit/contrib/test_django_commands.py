@@ -102,6 +102,18 @@ def test_options_of_manage_are_not_the_programs() -> None:
     assert ["-c", "5", "--loglevel", "INFO"] == _without_options_of_manage(words)
 
 
+def test_a_worker_shares_no_connection_of_the_project_with_processes_that_are_forked(alias, monkeypatch) -> None:
+    from django.db import connections  # noqa: PLC0415 - needs the settings
+
+    connections[alias].ensure_connection()
+    opened = []
+    monkeypatch.setattr(
+        "mailq.worker.main.run_worker", lambda _settings, **_options: opened.append(connections[alias].connection) or 0
+    )
+    run("mailq_worker")
+    assert [None] == opened
+
+
 def test_workers_of_the_project_send_its_signals_unless_it_says_otherwise(alias) -> None:
     from django.test import override_settings  # noqa: PLC0415 - needs the settings
 
