@@ -37,7 +37,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 def test_the_image_runs_a_worker_as_nobody_special(image: Image) -> None:
-    assert (["mailq", "worker"], "10001") == (image.command, image.user)
+    assert (["mailq", "worker", "--processes", "1"], "10001") == (image.command, image.user)
     assert "Deliver mail until stopped" in image.run([*image.command, "--help"])
 
 

@@ -58,17 +58,17 @@ def test_a_fleet_is_upgraded_worker_by_worker_while_mail_flows(
     following = NextRelease(tmp_path)
     with (
         fleet(postgres_url, redis_server, tmp_path, worker_concurrency=4) as one,
-        program(mailq("worker"), one.settings, tmp_path / "before.log"),
+        program(mailq("worker", "-P", "1"), one.settings, tmp_path / "before.log"),
     ):
         one.queue(20)
         one.wait_until_all_sent(20)
         migrated = run(following.command("migrate"), one.settings)
         assert (0, f"to {REVISION}.") == (migrated.returncode, migrated.stdout.strip()[-len(REVISION) - 4 :])
         # A worker of this release that is only started now, as after a crash.
-        with program(mailq("worker"), one.settings, tmp_path / "restarted.log"):
+        with program(mailq("worker", "-P", "1"), one.settings, tmp_path / "restarted.log"):
             one.queue(40)
             one.wait_until_all_sent(60)
-            with program(following.command("worker"), one.settings, tmp_path / "following.log"):
+            with program(following.command("worker", "-P", "1"), one.settings, tmp_path / "following.log"):
                 one.queue(100)
                 one.wait_until_all_sent(160)
         assert f"newer schema {REVISION}, which serves this release" in (tmp_path / "restarted.log").read_text()

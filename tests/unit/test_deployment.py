@@ -196,6 +196,18 @@ def test_kubernetes_waits_for_the_longest_session_and_keeps_workers_while_it_rep
     assert {"maxSurge": 1, "maxUnavailable": 0} == worker["spec"]["strategy"]["rollingUpdate"]
 
 
+def test_an_instance_of_a_worker_is_one_process_whose_metrics_are_all_there_is() -> None:
+    (pod,) = [one for one in MANIFESTS if (one["kind"], one["metadata"]["name"]) == ("Deployment", "mailq-worker")]
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    (unit,) = [unit for unit in UNITS if unit.stem == "mailq-worker@"]
+    (started,) = directives(unit)["ExecStart"]
+    composed = compose.load(compose.read_env_file(ROOT / "ops/example.env"))["services"]["worker"]
+    for words in (container["command"], composed["command"], shlex.split(started)):
+        with click.Context(main.commands["worker"]) as context:
+            main.commands["worker"].parse_args(context, words[2:])
+            assert 1 == context.params["processes"]
+
+
 def test_compose_waits_for_the_longest_session() -> None:
     worker = compose.load(compose.read_env_file(ROOT / "ops/example.env"))["services"]["worker"]
     assert "11m" == worker["stop_grace_period"]
