@@ -25,7 +25,7 @@ class Place:
         port: The receivers'.
         mail: What is sent.
         sessions: Sessions that a single process may hold, where a system has such a number; 0 leaves it at its default.
-        processes: Worker processes, where a system has them.
+        processes: Workers of a single process each, where a system has them; 0: one worker at its defaults.
         backlog: Deferred recipients that wait for tomorrow, where a system can be given them.
         everywhere: Whether each destination has an address of its own.
     """
@@ -34,7 +34,7 @@ class Place:
     port: int
     mail: Mail
     sessions: int = 0
-    processes: int = 1
+    processes: int = 0
     backlog: int = 0
     everywhere: bool = True
 

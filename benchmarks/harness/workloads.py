@@ -20,7 +20,7 @@ class Workload:
         injectors: Processes that hand over at once.
         rules: How the receiver behaves, if not at once and well; see :mod:`benchmarks.harness.slow_sink`.
         sessions: Sessions a single worker process may hold; 0: the system's default.
-        processes: Worker processes, where a system has them.
+        processes: Workers of a single process each, where a system has them; 0: one worker at its defaults.
         backlog: Deferred recipients already there, to other destinations.
         systems: Compared by default.
         mailq: Settings of mailq for this workload.
@@ -35,7 +35,7 @@ class Workload:
     injectors: int = 4
     rules: Mapping[str, float] = field(default_factory=dict)
     sessions: int = 0
-    processes: int = 1
+    processes: int = 0
     backlog: int = 0
     systems: Sequence[str] = ("mailq", "postfix")
     mailq: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +74,7 @@ WORKLOADS = {
             warm_up=1000,
             rules={"connect_seconds": 1.0, "dot_seconds": 1.0},
             sessions=1000,
+            processes=1,
             systems=("mailq", "mailq-bulk", "postfix"),
         ),
         Workload(
@@ -117,6 +118,7 @@ WORKLOADS = {
             name="W9",
             title="1, 2 and 4 worker processes, 50 destinations",
             mail=Mail(domains=50),
+            processes=1,
             systems=("mailq", "mailqx2", "mailqx4"),
         ),
         Workload(

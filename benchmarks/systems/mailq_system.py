@@ -55,8 +55,8 @@ class Mailq(System):
         store.close()
         self._last_of_backlog = self._ask(_LAST)
         environment = clean_environment(**environment_of(self._settings))
-        for number in range(place.processes):
-            command = [sys.executable, "-m", "mailq.cli", "worker"]
+        command = [sys.executable, "-m", "mailq.cli", "worker", *(["--processes", "1"] if place.processes else [])]
+        for number in range(place.processes or 1):
             process = start_process(stack, command, self._log(number), env=environment, cwd=place.folder)
             self._workers.append(process.pid)
 
@@ -87,7 +87,7 @@ class Mailq(System):
 
     def log(self) -> str:
         """Return what the workers wrote."""
-        logs = (self._log(number) for number in range(self.place.processes))
+        logs = (self._log(number) for number in range(self.place.processes or 1))
         return "".join(path.read_text(errors="replace")[-3000:] for path in logs if path.exists())
 
     def _log(self, number: int) -> Path:
