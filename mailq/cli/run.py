@@ -24,8 +24,8 @@ def worker(session: Session, concurrency: int | None, processes: int | None, log
     """Deliver mail until stopped by TERM or Ctrl-C.
 
     Sessions are finished first; their timeouts bound how long that takes.
-    It has a process for each processor that it may use, four at most; one
-    that dies is begun anew, and its mail is taken up within lease_time.
+    A worker has a process for each processor that it may use, four at most;
+    one that dies is begun anew, and its mail is taken up within lease_time.
     """
     settings = session.settings
     from mailq.worker.main import run_worker  # noqa: PLC0415 - Celery is slow to import
