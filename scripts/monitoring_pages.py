@@ -17,8 +17,8 @@ pages have the `process_…` metrics of their own process.
 _WORKER_HEAD = """\
 ## Of a worker
 
-Each worker process shows what it does itself: the first at `metrics_address`, the others of the same worker at the ports
-behind it; sum over instances.
+Each worker process shows what it does itself: the first at `metrics_address`, the others of the same worker at the
+ports behind it; sum over instances.
 """
 
 _QUEUE_HEAD = """\
