@@ -132,11 +132,11 @@ class Crew:
     def _begun(self, number: int) -> ForkProcess:
         process = self._fork.Process(target=self._be_member, args=(number,), name=f"mailq-worker-{number + 1}")
         # A signal that comes before the new process has handlers of its own would end in a copy of ours.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         try:
             process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
 
     def _be_member(self, number: int) -> None:

@@ -88,12 +88,12 @@ def _nothing(text: str) -> str:
 _REDACTIONS: Final[dict[str, Callable[[str], str]]] = {"full": _as_it_is, "domain": _domains, "none": _nothing}
 
 
-def log_to_stderr(settings: Settings) -> None:
-    """Log what is said from INFO on to standard error, in the form that *settings* ask for."""
+def log_to_stderr(settings: Settings, *, level: int = logging.INFO) -> None:
+    """Log what is said from *level* on to standard error, in the form that *settings* ask for."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.StreamHandler())
-    root.setLevel(min(root.level, logging.INFO) or logging.INFO)
+    root.setLevel(min(root.level, level) or level)
     _dress(root, settings)
 
 

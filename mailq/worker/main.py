@@ -10,11 +10,13 @@ Source: celery.md §2.1, §2.4, §2.5.
 import gc
 import logging
 import os
+import signal
 import sys
 from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
+from celery.signals import worker_ready
 from celery.utils.nodenames import host_format
 
 from mailq.broker import is_memory
@@ -90,13 +92,16 @@ def usable_processors() -> int:
 
 def _work_together(settings: Settings, count: int, *, loglevel: str, name: str) -> int:
     """Run *count* processes until they are told to stop; return the exit code."""
-    log_to_stderr(settings)
+    # Each process has the rest of its log set up by Celery.
+    log_to_stderr(settings, level=logging.WARNING)
+    logging.getLogger(Crew.__module__).setLevel(loglevel.upper())
     # Here, so that what is wrong is one clear error; nothing stays open over the forks.
     pages = [with_port_behind(settings.metrics_address, number) for number in range(count)]
     with closing(Store.open(settings.database_url)) as store:
         prepare_database(store)
 
     def work(number: int) -> int:
+        worker_ready.connect(_ignore_hangups)
         return _work(replace(settings, metrics_address=pages[number]), loglevel=loglevel, name=f"{name}-{number + 1}")
 
     _keep_what_is_loaded()
@@ -127,6 +132,11 @@ def _work(settings: Settings, *, loglevel: str, name: str) -> int:
         with written_by_one_thread(logging.getLogger()):
             worker.start()
     return int(worker.exitcode or 0)
+
+
+def _ignore_hangups(**_said: object) -> None:
+    """Undo what Celery makes of HUP: this one process would become the whole command once more."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _keep_what_is_loaded() -> None:

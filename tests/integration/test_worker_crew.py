@@ -255,12 +255,15 @@ def test_mail_is_delivered_once_whichever_process_is_killed(
         assert {"celery-1", "celery-2"} == set(re.findall(r"(celery-\d)@\S+ ready\.", log.read_text()))
         one.queue(20)
         one.wait_until_all_sent(20, timeout_seconds=60)
+        # Celery itself would start the whole command once more, in the place of one of its processes.
+        os.kill(members[1], signal.SIGHUP)
         # While it has no mail, so that none may be in doubt.
         os.kill(members[0], signal.SIGKILL)
         eventually(lambda: log.read_text().count(" ready.") >= 3, within_seconds=60)
         one.queue(200)
         one.wait_until_all_sent(220, timeout_seconds=60)
         assert 220 == sum(one.taken().values())
+        assert members[1] in children_of(command.pid)
         command.terminate()
         assert 0 == command.wait(SECONDS), log.read_text()
         wait_until_gone(*members)
