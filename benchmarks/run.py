@@ -31,7 +31,7 @@ from benchmarks.harness.results import Run, summaries, table
 from benchmarks.harness.system import System
 from benchmarks.harness.workloads import WORKLOADS, Workload
 from benchmarks.systems.exim import Exim
-from benchmarks.systems.mailq_system import Mailq, MailqBulk
+from benchmarks.systems.mailq_system import Mailq, MailqBulk, MailqTuned
 from benchmarks.systems.naive_celery import NaiveCelery
 from benchmarks.systems.post_office import PostOffice
 from benchmarks.systems.postfix import Postfix, PostfixTuned
@@ -39,7 +39,7 @@ from mailq.errors import InfrastructureError
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 SYSTEMS: Mapping[str, type[System]] = {
-    one.name: one for one in (Mailq, MailqBulk, Postfix, PostfixTuned, Exim, NaiveCelery, PostOffice)
+    one.name: one for one in (Mailq, MailqBulk, MailqTuned, Postfix, PostfixTuned, Exim, NaiveCelery, PostOffice)
 }
 QUICK = replace(WORKLOADS["W1"], messages=200, warm_up=20, injectors=2, seconds=60.0)
 # What is told of a run that went wrong; everything else is a bug of ours.

@@ -92,13 +92,17 @@ def _worker_megabytes(workload: str) -> Measure:
     return measure
 
 
-def _permitted(workloads: Workloads) -> float | None:
+def _permitted(workload: str) -> Measure:
     """Of W3: a session a destination, a second for connecting, and one more for each message on it."""
-    one = workloads.get("W3", {}).get("mailq-bulk")
-    if one is None:
-        return None
-    sessions = 1000
-    return _ratio(rate(workloads, "W3", "mailq-bulk"), one["messages"] / (1 + one["messages"] / sessions))
+
+    def measure(workloads: Workloads) -> float | None:
+        one = workloads.get(workload, {}).get("mailq-bulk")
+        if one is None:
+            return None
+        sessions = 1000
+        return _ratio(rate(workloads, workload, "mailq-bulk"), one["messages"] / (1 + one["messages"] / sessions))
+
+    return measure
 
 
 def _latency(workloads: Workloads) -> float | None:
@@ -127,9 +131,11 @@ GOALS = (
     *_usual("W1"),
     *_usual("W2"),
     Goal(text="W3: mailq to Postfix at its defaults", bound=10, measure=_rates("W3", "mailq-bulk", "postfix")),
-    Goal(text="W3: share of what 1,000 sessions permit", bound=0.9, measure=_permitted),
+    Goal(text="W3, 10 messages each: share of what 1,000 sessions permit", bound=0.9, measure=_permitted("W3")),
+    Goal(text="W3, 60 messages each: share of what 1,000 sessions permit", bound=0.9, measure=_permitted("W3long")),
     Goal(text="W3: memory of the worker", bound=500, measure=_worker_megabytes("W3"), at_most=True, unit=" MB"),
-    Goal(text="W3b1: mailq to Postfix at its best", bound=1, measure=_rates("W3b1", "mailq")),
+    Goal(text="W3b1: mailq to Postfix, both at their defaults", bound=1, measure=_rates("W3b1", "mailq", "postfix")),
+    Goal(text="W3b1: mailq to Postfix, both with 50 sessions", bound=1, measure=_rates("W3b1", "mailq-tuned")),
     Goal(text="W3b50: mailq to Postfix at its best", bound=2, measure=_rates("W3b50", "mailq")),
     Goal(text="W4: mailq to Postfix at its defaults", bound=1, measure=_rates("W4", "mailq", "postfix")),
     Goal(text="W4: memory of the worker", bound=200, measure=_worker_megabytes("W4"), at_most=True, unit=" MB"),

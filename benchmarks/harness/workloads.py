@@ -78,6 +78,17 @@ WORKLOADS = {
             systems=("mailq", "mailq-bulk", "postfix"),
         ),
         Workload(
+            name="W3long",
+            title="the same with 60 messages to each destination, so that the beginning counts for less",
+            mail=Mail(domains=1000),
+            messages=60_000,
+            warm_up=1000,
+            rules={"connect_seconds": 1.0, "dot_seconds": 1.0},
+            sessions=1000,
+            processes=1,
+            systems=("mailq-bulk",),
+        ),
+        Workload(
             name="W4",
             title="messages of 1 MB",
             mail=Mail(size_bytes=1_000_000),
@@ -98,7 +109,7 @@ WORKLOADS = {
             title="one destination, 50 ms away",
             rules={"rtt_seconds": 0.05},
             messages=2000,
-            systems=("mailq", "postfix", "postfix-tuned"),
+            systems=("mailq", "mailq-tuned", "postfix", "postfix-tuned"),
         ),
         Workload(
             name="W3b50",

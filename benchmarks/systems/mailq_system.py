@@ -35,6 +35,7 @@ class Mailq(System):
 
     name: ClassVar[str] = "mailq"
     batch: ClassVar[int] = 1
+    raised: ClassVar[Mapping[str, Any]] = {}
     settings: Mapping[str, Any] = field(default_factory=dict)
     _settings: Settings = field(init=False)
     _postgres: PostgresServer = field(init=False)
@@ -47,7 +48,7 @@ class Mailq(System):
         self.place = place
         self._postgres = stack.enter_context(PostgresServer())
         self._redis = stack.enter_context(RedisServer())
-        self._settings = Settings(**(self._defaults(place) | dict(self.settings)))
+        self._settings = Settings(**(self._defaults(place) | dict(self.raised) | dict(self.settings)))
         store = Store.open(self._settings.database_url)
         store.migrate()
         if place.backlog:
@@ -112,3 +113,13 @@ class MailqBulk(Mailq):
 
     name = "mailq-bulk"
     batch = 500
+
+
+class MailqTuned(Mailq):
+    """With as many sessions to a destination as tuned Postfix has."""
+
+    name = "mailq-tuned"
+    raised: ClassVar[Mapping[str, Any]] = {
+        "destination_concurrency_limit": 50,
+        "initial_destination_concurrency": 50,
+    }
