@@ -15,7 +15,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from mailq.broker import DELIVER_QUEUE, DELIVER_TASK, DISPATCH_TASK, make_celery
-from mailq.errors import SchemaError
+from mailq.errors import SchemaError, SettingError
 from mailq.limits.gates import Gate
 from mailq.limits.local_limits import LocalLimits
 from mailq.limits.shelf_limits import ShelfLimits
@@ -139,8 +139,15 @@ def test_a_worker_does_not_start_on_a_server_that_is_not_migrated(empty_postgres
     settings = Settings(database_url=empty_postgres_url, myhostname="client.test")
     with pytest.raises(SchemaError, match="mailq migrate"), embedded(settings):
         pass
-    with pytest.raises(SchemaError, match="mailq migrate"):
-        run_worker(settings)
+    for processes in (1, 2):
+        with pytest.raises(SchemaError, match="mailq migrate"):
+            run_worker(settings, processes=processes)
+
+
+def test_a_worker_whose_processes_have_no_ports_for_their_metrics_does_not_start(sqlite_url: str) -> None:
+    settings = replace(unroutable(sqlite_url), metrics_address=":65535")
+    with pytest.raises(SettingError, match="no port for worker process 2"):
+        run_worker(settings, processes=2)
 
 
 def test_the_worker_program_stops_at_term_with_success(tmp_path: Path) -> None:

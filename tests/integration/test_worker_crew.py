@@ -260,6 +260,7 @@ def test_mail_is_delivered_once_whichever_process_is_killed(
         # While it has no mail, so that none may be in doubt.
         os.kill(members[0], signal.SIGKILL)
         eventually(lambda: log.read_text().count(" ready.") >= 3, within_seconds=60)
+        assert "ended with -9; another takes its place in 1 s" in log.read_text()
         one.queue(200)
         one.wait_until_all_sent(220, timeout_seconds=60)
         assert 220 == sum(one.taken().values())
