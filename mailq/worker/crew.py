@@ -106,9 +106,8 @@ class Crew:
         """
         with self._signals_received():
             try:
-                while not self._received and self._begin_due():
-                    if not self._look():
-                        break
+                while self._begin_due() and not self._received and self._look():
+                    pass
             finally:
                 codes = self._end()
         if _UNUSABLE in codes:
