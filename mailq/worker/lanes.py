@@ -10,10 +10,8 @@ the most urgent goes first.
 from dataclasses import dataclass
 from typing import Final
 
-FIRST: Final = 40
-"""So many at first, where nothing is known: with slow servers they last for long, and hold memory until then."""
 LONGEST_SECONDS: Final = 40.0
-"""What is leased at a time is to be sent within this, as far as one can tell."""
+"""What is leased at a time is to be sent within this, as far as one can tell: until then it is held in memory."""
 
 
 @dataclass(slots=True)
@@ -29,7 +27,7 @@ class BatchSize:
     now: int = 0
 
     def __post_init__(self) -> None:
-        self.now = min(self.most, FIRST)
+        self.now = self.most
 
     def note(self, done: int, *, of: int, seconds: float) -> None:
         """Note that *done* of *of* recipients were tried in so long, when the time was up or when all were done."""

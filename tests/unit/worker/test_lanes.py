@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailq.worker.lanes import FIRST, LONGEST_SECONDS, BatchSize
+from mailq.worker.lanes import LONGEST_SECONDS, BatchSize
 
 QUICK = 0.5
 
@@ -26,22 +26,18 @@ def test_a_lease_that_was_done_in_time_doubles_up_to_the_most() -> None:
     assert [2, 4, 8, 16, 32, 64, 100] == grown
 
 
-@pytest.mark.parametrize(("first", "most"), [(FIRST, 100), (7, 7), (FIRST, FIRST + 1)])
-def test_the_first_is_bounded_since_nothing_is_known_yet(first: int, most: int) -> None:
-    assert first == BatchSize(most).now
-
-
 @pytest.mark.parametrize(
-    ("following", "done", "seconds"),
+    ("following", "seconds"),
     [
-        (2 * FIRST, FIRST, 0.0),
-        (2 * FIRST, FIRST, LONGEST_SECONDS / 2),
-        (FIRST, FIRST, LONGEST_SECONDS),
-        (FIRST // 2, FIRST, 2 * LONGEST_SECONDS),
-        (1, FIRST, 1000 * LONGEST_SECONDS),
+        (80, 0.0),
+        (80, LONGEST_SECONDS / 2),
+        (40, LONGEST_SECONDS),
+        (20, 2 * LONGEST_SECONDS),
+        (1, 1000 * LONGEST_SECONDS),
     ],
 )
-def test_slow_servers_get_no_more_than_lasts_for_a_while(following: int, done: int, seconds: float) -> None:
+def test_slow_servers_get_no_more_than_lasts_for_a_while(following: int, seconds: float) -> None:
     size = BatchSize(1000)
-    size.note(done, of=done, seconds=seconds)
+    size.note(20, of=1000, seconds=QUICK)
+    size.note(40, of=40, seconds=seconds)
     assert following == size.now
