@@ -1,17 +1,18 @@
 """What a compared system must be able to do."""
 
 import os
+import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.harness.mail import Mail, domain_name
 from benchmarks.harness.network import address_of
-from benchmarks.harness.usage import cpu_seconds
+from benchmarks.harness.usage import cpu_seconds, processes, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,5 +114,8 @@ def end(process: subprocess.Popen[bytes], *, timeout_seconds: float = 20.0) -> N
         try:
             process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # With what it has begun: that would end by itself, as slowly.
+            for pid in tree([process.pid], processes()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()

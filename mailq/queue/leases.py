@@ -12,15 +12,14 @@ so that a message which kills its worker is seen to have been tried; see
 :mod:`mailq.queue.sweep`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, Update, bindparam, delete, exists, null, select, update
 
-from mailq.queue.dispatch import earliest_of, ring_no_later
 from mailq.queue.engine import Database
 from mailq.queue.messages import AtWork
-from mailq.queue.record import at_work_row, begin_statement
+from mailq.queue.record import Sequel, at_work_row, begin_statement, write_sequels
 from mailq.queue.sqltypes import seconds_from_now
 from mailq.queue.states import Event, sources, target
 from mailq.queue.tables import in_state, lease, recipient, stored
@@ -100,9 +99,15 @@ def begin(database: Database, lease_id: int, at_work: AtWork) -> None:
         connection.execute(begin_statement, at_work_row(lease_id, at_work))
 
 
-def free(connection: Connection, tokens: Sequence[int]) -> int:
-    """End leases; what they still cover is due at once and counts as not tried. Return how many recipients that is."""
+def free(connection: Connection, tokens: Sequence[int], *, sequels: Iterable[Sequel] = ()) -> int:
+    """End leases; what they still cover is due at once and counts as not tried. Return how many recipients that is.
+
+    Args:
+        connection: In a transaction that does nothing behind this.
+        tokens: Of the leases.
+        sequels: Of what the transaction has recorded before.
+    """
     rows = connection.execute(_give_back, {"tokens": list(tokens)}).all()
-    ring_no_later(connection, earliest_of((row.nexthop, row.due_at) for row in rows))
+    write_sequels(connection, sequels, due=[(row.nexthop, row.due_at) for row in rows])
     connection.execute(_drop_leases, {"tokens": list(tokens)})
     return len(rows)

@@ -17,10 +17,11 @@ Invariants:
 Source: smtp-delivery D-04, D-09, D-11, T-07, T-36
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
 
@@ -131,6 +132,18 @@ def at_work_row(lease_id: int, at_work: AtWork) -> dict[str, Any]:
     }
 
 
+class Sequel(NamedTuple):
+    """What follows from results in other tables, whose rows others change, too: written last, in one order.
+
+    Attributes:
+        due: Nexthops, and when something is due there.
+        late: Queue ids of messages whose senders are to be told that they wait.
+    """
+
+    due: Sequence[tuple[str, datetime]] = ()
+    late: frozenset[str] = frozenset()
+
+
 def record(
     database: Database, lease_id: int, results: Sequence[RecipientResult], *, at_work: AtWork | None = None
 ) -> None:
@@ -148,11 +161,14 @@ def record(
     with database.write() as connection:
         if at_work is not None:
             connection.execute(begin_statement, at_work_row(lease_id, at_work))
-        record_in(connection, lease_id, results)
+        write_sequels(connection, [record_in(connection, lease_id, results)])
 
 
-def record_in(connection: Connection, lease_id: int, results: Sequence[RecipientResult]) -> None:
+def record_in(connection: Connection, lease_id: int, results: Sequence[RecipientResult]) -> Sequel:
     """Record *results*, at least one, in a transaction that has locked the lease where it is to be changed.
+
+    Returns:
+        What the same transaction has to write when it has recorded all that it will.
 
     Raises:
         LeaseLostError: A recipient no longer belongs to the lease; the transaction must be rolled back.
@@ -160,12 +176,27 @@ def record_in(connection: Connection, lease_id: int, results: Sequence[Recipient
     rows = connection.execute(_ours, {"ids": [one.recipient_id for one in results], "token": lease_id}).all()
     ours = {row.id: row for row in rows}
     if not ours and _is_recorded(connection, lease_id, results):
-        return
+        return Sequel()
     if len(ours) < len(results):
         raise LeaseLostError(
             f"lease {lease_id}: {len(results) - len(ours)} of {len(results)} recipients belong to somebody else now"
         )
-    write_results(connection, lease_id, results, rows)
+    return write_results(connection, lease_id, results, rows)
+
+
+def write_sequels(
+    connection: Connection, sequels: Iterable[Sequel], *, due: Iterable[tuple[str, datetime]] = ()
+) -> None:
+    """Write what follows from all that a transaction has done; in one order, so that no two block each other.
+
+    Args:
+        connection: In the transaction.
+        sequels: Of what it has recorded.
+        due: Nexthops, and when something else is due there.
+    """
+    known = list(sequels)
+    _note_delays(connection, {queue_id for one in known for queue_id in one.late})
+    ring_no_later(connection, earliest_of(chain(due, *(one.due for one in known))))
 
 
 def plain_row(result: RecipientResult) -> dict[str, Any]:
@@ -203,8 +234,11 @@ def write_plain(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_results(
     connection: Connection, lease_id: int, results: Sequence[RecipientResult], rows: Sequence[Row[Any]]
-) -> None:
+) -> Sequel:
     """Write *results*, one for each of *rows*: recipients that are locked and under this lease, with its data.
+
+    Returns:
+        What the same transaction has to write when it has recorded all that it will.
 
     Raises:
         LeaseLostError: A row is not as it was said to be; the transaction must be rolled back.
@@ -216,9 +250,11 @@ def write_results(
     attempts = [_attempt_row(ours[one.recipient_id], one) for one in results]
     details = [details_of(ours[one.recipient_id], one, said) for one in results]
     connection.execute(_insert_attempt, [row | more for row, more in zip(attempts, details, strict=True)])
-    _note_delays(connection, {ours[one.recipient_id].message_id for one in results if _is_late(one)})
-    due = [_due(one, now) for one in results]
-    ring_no_later(connection, earliest_of((rows[0].nexthop, instant) for instant in due if instant is not None))
+    instants = [instant for one in results if (instant := _due(one, now)) is not None]
+    return Sequel(
+        due=[(rows[0].nexthop, min(instants))] if instants else (),
+        late=frozenset(ours[one.recipient_id].message_id for one in results if _is_late(one)),
+    )
 
 
 def quarantine_unreadable(
@@ -239,7 +275,7 @@ def quarantine_unreadable(
         )
         for recipient_id, fault in faults.items()
     ]
-    write_results(connection, lease_id, results, rows)
+    write_sequels(connection, [write_results(connection, lease_id, results, rows)])
 
 
 def _is_recorded(connection: Connection, lease_id: int, results: Sequence[RecipientResult]) -> bool:
@@ -331,7 +367,7 @@ def _is_late(result: RecipientResult) -> bool:
 
 
 def _note_delays(connection: Connection, queue_ids: Collection[str]) -> None:
-    """Have the senders told, where they are not yet; in one order, so that two transactions cannot block each other."""
+    """Have the senders told, where they are not yet."""
     if queue_ids:
         rows = [{"message_id": queue_id} for queue_id in sorted(queue_ids)]
         connection.execute(_note_delay[connection.dialect.name], rows)

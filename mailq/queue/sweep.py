@@ -109,9 +109,11 @@ def _end(connection: Connection, tokens: Sequence[int], rules: CertaintyRules, c
     found: Any = connection.execute(_begun, {"tokens": list(tokens)}).all()
     for row in found:
         begun.setdefault(row.lease_id, []).append(row)
-    for lease_id, rows in begun.items():
+    sequels = [
         write_results(connection, lease_id, [_lost(row, rules, chance()) for row in rows], rows)
-    return free(connection, tokens) + sum(len(rows) for rows in begun.values())
+        for lease_id, rows in begun.items()
+    ]
+    return free(connection, tokens, sequels=sequels) + sum(len(rows) for rows in begun.values())
 
 
 def _lost(row: Row[Any], rules: CertaintyRules, chance: float) -> RecipientResult:

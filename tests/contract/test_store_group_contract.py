@@ -1,9 +1,11 @@
 """Outcomes of several leases in one transaction: on SQLite and on PostgreSQL."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from mailq.errors import LeaseLostError
 from mailq.queue.messages import AtWork, Entry, Known, Lease, RecipientResult
@@ -57,6 +59,41 @@ def test_the_outcomes_of_many_leases_are_written_at_once(store: Store) -> None:
     entries = [Entry(lease.id, tuple(known(lease, one) for one in recipients_of(lease))) for lease in leases]
     assert [None] * 4 == store.record_group(entries)
     assert ["sent"] * 4 == words(store, ids)
+
+
+def destinations_told(store: Store, act: Callable[[], object]) -> list[list[str]]:
+    """Return the nexthops of each statement that tells destinations when something is due, in its order."""
+    told: list[list[str]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_more: object) -> None:
+        if statement.startswith("INSERT INTO mailq_destination"):
+            rows = parameters if isinstance(parameters, list) else [parameters]
+            told.append([row["nexthop"] if isinstance(row, dict) else row[0] for row in rows])
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    act()
+    event.remove(store.engine, "before_cursor_execute", note)
+    return told
+
+
+def failures_at(store: Store, *nexthops: str, lease_time: timedelta = HOUR) -> list[Entry]:
+    """Return failures under leases on these, in this order."""
+    store.insert([a_message(f"r@{nexthop}") for nexthop in nexthops])
+    leases = [store.claim(nexthop, owner="w", limit=9, lease_time=lease_time) for nexthop in nexthops]
+    return [
+        Entry(lease.id, tuple(deferred(one, wait=HOUR) for one in recipients_of(lease))) for lease in leases if lease
+    ]
+
+
+def test_destinations_of_many_failures_are_told_at_the_end_in_one_order(store: Store) -> None:
+    """Two workers that fail at the same destinations would wait for each other otherwise, and one would be undone."""
+    entries = failures_at(store, "c.test", "a.test", "b.test")
+    assert [["a.test", "b.test", "c.test"]] == destinations_told(store, lambda: store.record_group(entries))
+
+
+def test_destinations_of_lost_leases_are_told_in_one_order_too(store: Store) -> None:
+    failures_at(store, "c.test", "a.test", "b.test", lease_time=EXPIRED)
+    assert [["a.test", "b.test", "c.test"]] == destinations_told(store, store.sweep)
 
 
 def test_what_is_known_is_written_as_what_is_read(store: Store) -> None:
