@@ -108,7 +108,6 @@ WORKLOADS = {
             name="W3b1",
             title="one destination, 50 ms away",
             rules={"rtt_seconds": 0.05},
-            messages=2000,
             systems=("mailq", "mailq-tuned", "postfix", "postfix-tuned"),
         ),
         Workload(
