@@ -110,10 +110,24 @@ def test_a_deferral_that_is_being_recorded_during_a_settlement_is_rung(store: St
         store.settle("far.test")
     with ThreadPoolExecutor(1) as pool:
         with store.engine.begin() as connection:
-            record.record_in(connection, lease.id, [deferred(one) for one in recipients_of(lease)])
+            sequel = record.record_in(connection, lease.id, [deferred(one) for one in recipients_of(lease)])
+            record.write_sequels(connection, [sequel])
             settlement = pool.submit(store.settle, "far.test")
             wait_until(lambda: is_somebody_waiting(connection))
         settlement.result(timeout=30)
+    assert ["far.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_deferral_whose_destination_is_settled_before_it_is_told_is_rung(store: Store, *, known: bool) -> None:
+    store.insert([a_message("bob@far.test")])
+    lease = take(store)
+    if known:
+        store.settle("far.test")
+    with store.engine.begin() as connection:
+        sequel = record.record_in(connection, lease.id, [deferred(one) for one in recipients_of(lease)])
+        store.settle("far.test")
+        record.write_sequels(connection, [sequel])
     assert ["far.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
 
 
