@@ -12,6 +12,7 @@ Source: docs/why/scale.md
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.5
 _SHARE: Final = 50
+_ENDS: Final = "ends"
+_CALLS: Final = "calls"
 
 
 def always() -> bool:
@@ -71,30 +74,26 @@ class Wanted:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._looks_at = float("-inf")
-        self._ends = 0
-        self._calls = 0
+        self._left: Counter[str] = Counter()
 
     def __call__(self) -> bool:
         """Tell a task whose time is up whether it is to end; as many are told so as are wanted."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            self._look()
-            self._ends -= 1
-            return self._ends >= 0
-        finally:
-            self._lock.release()
+        return self._draw(_ENDS)
 
     def may_call(self) -> bool:
         """Tell whether a ring for one more session is of use, where it does not find a free thread here."""
         if self._tasks() < self._threads:
             return True
-        if self._workers() == 1 or not self._lock.acquire(blocking=False):
+        return self._workers() > 1 and self._draw(_CALLS)
+
+    def _draw(self, what: str) -> bool:
+        """Take one of what there is until the next look; False where there is none, or somebody draws just now."""
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             self._look()
-            self._calls -= 1
-            return self._calls >= 0
+            self._left[what] -= 1
+            return self._left[what] >= 0
         finally:
             self._lock.release()
 
@@ -106,9 +105,9 @@ class Wanted:
         tasks, others = self._tasks(), self._workers() > 1
         crowded = tasks >= self._threads
         rings = self._waiting_rings() if crowded else 0
-        self._ends = wanted_of(tasks=tasks, crowded=crowded, rings=rings, relief=others and self._is_busy())
+        self._left[_ENDS] = wanted_of(tasks=tasks, crowded=crowded, rings=rings, relief=others and self._is_busy())
         # One that waits says that the others have no thread to spare either.
-        self._calls = 0 if rings else 1
+        self._left[_CALLS] = 0 if rings else 1
         self._looks_at = now + LOOK_SECONDS
 
     def _waiting_rings(self) -> int:
