@@ -3,7 +3,8 @@
     python -m benchmarks.inject SPECIFICATION
 
 Says ``ready`` when everything is imported and connected, waits for a line, hands over, and writes one line of JSON:
-how long it took, the CPU seconds of this process, and with ``latencies`` the seconds of each call.
+how long it took, the CPU seconds of this process, and with ``latencies`` the seconds of each call. Then it waits for
+the end of its input.
 """
 
 import json
@@ -139,6 +140,8 @@ def main() -> None:
     if specification.get("latencies"):
         told["latencies"] = latencies
     print(json.dumps(told), flush=True)
+    # An application goes on when it has handed over: taking an interpreter down is no part of the run.
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":

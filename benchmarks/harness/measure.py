@@ -62,8 +62,7 @@ class Injectors:
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(b"go\n")
-            process.stdin.close()
-            process.stdin = None
+            process.stdin.flush()
 
     def wait(self) -> list[Mapping[str, Any]]:
         """Return what each tells when it is done."""
