@@ -15,7 +15,7 @@ so that a message which kills its worker is seen to have been tried; see
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 
-from sqlalchemy import Connection, Update, bindparam, delete, exists, null, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, delete, exists, null, select, update
 
 from mailq.queue.engine import Database
 from mailq.queue.messages import AtWork
@@ -23,6 +23,7 @@ from mailq.queue.record import Sequel, at_work_row, begin_statement, write_seque
 from mailq.queue.sqltypes import seconds_from_now
 from mailq.queue.states import Event, sources, target
 from mailq.queue.tables import in_state, lease, recipient, stored
+from mailq.status import RecipientId
 
 _drop_lease = delete(lease).where(lease.c.id == bindparam("token"))
 _drop_leases = delete(lease).where(lease.c.id.in_(bindparam("tokens", expanding=True)))
@@ -43,11 +44,12 @@ _renew = (
 )
 
 
-def _hand_back() -> Update:
-    """Build the statement that makes the recipients of some leases due at once, as if nobody had touched them."""
+def _hand_back(*which: ColumnElement[bool]) -> Update:
+    """Build the statement that makes recipients of some leases due at once, as if nobody had touched them."""
     held = (
         select(recipient.c.id)
         .where(recipient.c.lease_id.in_(bindparam("tokens", expanding=True)), in_state(*sources(Event.HAND_BACK)))
+        .where(*which)
         .order_by(recipient.c.id)
         .with_for_update()
         .cte("leased_recipient")
@@ -66,6 +68,7 @@ def _hand_back() -> Update:
 
 
 _give_back = _hand_back()
+_give_some_back = _hand_back(recipient.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def renew(database: Database, leases: Collection[int], *, lease_time: timedelta) -> set[int]:
@@ -81,6 +84,13 @@ def release(database: Database, lease_id: int) -> None:
     """End the lease; what was not recorded is due at once and counts as not tried. Harmless when repeated."""
     with database.write() as connection:
         free(connection, [lease_id])
+
+
+def give_back(database: Database, lease_id: int, recipients: Iterable[RecipientId]) -> None:
+    """Make some recipients of a lease due at once, as if nobody had touched them; it goes on for the others."""
+    with database.write() as connection:
+        rows = connection.execute(_give_some_back, {"tokens": [lease_id], "ids": sorted(recipients)}).all()
+        write_sequels(connection, (), due=[(row.nexthop, row.due_at) for row in rows])
 
 
 def drop_lease(connection: Connection, token: int) -> None:

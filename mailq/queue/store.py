@@ -291,6 +291,10 @@ class Store:
         """End a lease; what was not recorded is due at once and counts as not tried. Harmless when repeated."""
         leases.release(self._database, lease_id)
 
+    def give_back(self, lease_id: int, recipients: Iterable[RecipientId]) -> None:
+        """Make some recipients of a lease due at once, counted as not tried; it goes on for the others."""
+        leases.give_back(self._database, lease_id, recipients)
+
     def begin(self, lease_id: int, at_work: AtWork) -> None:
         """Note what the owner of a lease is about to send, where no :meth:`record` before it said so."""
         leases.begin(self._database, lease_id, at_work)

@@ -40,6 +40,7 @@ from mailq.worker.proven import SLOW_SECONDS
 from mailq.worker.read_ahead import ReadAhead
 from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
+from mailq.worker.sharing import Sharing, kept_of
 from mailq.worker.tenants import Barred
 from mailq.worker.tickets import Ticket
 from mailq.worker.wanted import always
@@ -63,7 +64,6 @@ class Batch:
         trouble: Why the nexthop looked sick when it was tried last; None where it looked well.
         well: A server carried a conversation through, and none failed to after it.
         shut: Why no more could be sent for now; None: nothing was in the way.
-        shared: What is left is for others to take a share of.
     """
 
     messages: int = 0
@@ -73,7 +73,6 @@ class Batch:
     trouble: Failure | None = None
     well: bool = False
     shut: NoRoomError | None = None
-    shared: bool = False
 
     def note(self, request: DeliveryRequest, report: DeliveryReport) -> None:
         """Note what one run of the routine reported."""
@@ -96,6 +95,7 @@ def deliver_batch(
     is_wanted: Callable[[], bool] = always,
     ahead: Ahead | None = None,
     on_well: Callable[[], None] = lambda: None,
+    on_shared: Callable[[], None] = lambda: None,
 ) -> Batch:
     """Deliver the messages of *lease* until done, dead, out of time or told to stop, or the lease may be lost.
 
@@ -109,6 +109,7 @@ def deliver_batch(
         is_wanted: Whether it has to.
         ahead: How far this task may run ahead of the record; None: not at all.
         on_well: Called after each message that leaves the nexthop looking well, while the rest will last for a while.
+        on_shared: Called when some of the batch was given back for others to send.
 
     Raises:
         LeaseLostError: Somebody else owns a recipient of the lease.
@@ -141,12 +142,14 @@ def deliver_batch(
         ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(lease, parts, runtime)),
         alone=tuple(part.alone for part in work),
         time=time_of(lease, len(parts), runtime, ends_at=ends_at, last_at=last_at, is_wanted=is_wanted),
+        sharing=_sharing_of(lease, runtime),
         on_well=on_well,
+        on_shared=on_shared,
     )
     try:
         came_at = runtime.monotonic()
         with runtime.turnstile.passed():
-            course.time.put_off(runtime.monotonic() - came_at)
+            course.put_off(runtime.monotonic() - came_at)
             course.run()
     finally:
         try:
@@ -155,11 +158,21 @@ def deliver_batch(
             watch.unrecorded = recorder.unrecorded
             watch.ended = recorder.ended and not recorder.unrecorded
     batch = course.batch
-    batch.shared = course.time.shares
     course.barred.postpone(lease, runtime.store)
     if batch.death is None:
         batch.death = _killed_by_feedback(watch.ticket, batch)
     return batch
+
+
+def _sharing_of(lease: Lease, runtime: Runtime) -> Sharing:
+    """Return when a batch gives some of itself away."""
+    return Sharing(
+        looked_at=runtime.monotonic(),
+        monotonic=runtime.monotonic,
+        is_waited_for=lambda: runtime.claims.is_waited_for(lease.nexthop),
+        is_free=lambda: runtime.free,
+        has_room=lambda: runtime.desk.has_room(lease.nexthop),
+    )
 
 
 def _as_tried(parts: Sequence[DeliveryRequest], rule: CacheRule, recorder: Recorder) -> tuple[DeliveryRequest, ...]:
@@ -186,7 +199,9 @@ class _Course:
     ports: Ports
     alone: Sequence[bool]
     time: BatchTime
+    sharing: Sharing
     on_well: Callable[[], None]
+    on_shared: Callable[[], None]
     batch: Batch = field(default_factory=Batch)
     barred: Barred = field(default_factory=Barred)
     number: int = 0
@@ -196,23 +211,60 @@ class _Course:
     def __post_init__(self) -> None:
         self.ports = replace(self.ports, following=self.following)
 
+    def put_off(self, seconds: float) -> None:
+        """Have its time begin so much later."""
+        self.time.put_off(seconds)
+        self.sharing.looked_at += seconds
+
     def run(self) -> None:
         """Deliver one part after the other, until something says that it is enough."""
-        for number, request in enumerate(self.parts):
-            if self._is_over(request):
-                return
-            self.number, self.promised = number, None
-            tenant = tenant_of(request, self.lease)
-            if self.barred.holds(tenant, request):
-                continue
-            try:
-                if not self._deliver(request, tenant):
-                    return
-            except NoRoomError as error:
-                if not self.barred.is_about(tenant, error):
-                    self.batch.shut = error
-                    return
-                self.barred.note(tenant, request, error)
+        while self.number < len(self.parts) and self._take_turn(self.parts[self.number]):
+            self.number += 1
+
+    def _take_turn(self, request: DeliveryRequest) -> bool:
+        """Deliver a part, unless it has to wait; False: that is enough."""
+        if self._is_over(request):
+            return False
+        if self._is_for_others():
+            self._give_some_back()
+        self.promised = None
+        tenant = tenant_of(request, self.lease)
+        if self.barred.holds(tenant, request):
+            return True
+        try:
+            return self._deliver(request, tenant)
+        except NoRoomError as error:
+            if not self.barred.is_about(tenant, error):
+                self.batch.shut = error
+                return False
+            self.barred.note(tenant, request, error)
+            return True
+
+    def _left(self, start: int) -> int:
+        return len(self.parts) - start
+
+    def _is_for_others(self) -> bool:
+        """Whether others should have some of what is left: not of a destination that nobody knows to be well."""
+        if not self.batch.well or self.lease.probe:
+            return False
+        return self.sharing.is_due(self._left(self.number), pace_seconds=self.pace_seconds)
+
+    def _give_some_back(self) -> None:
+        """Let others have half of what was neither begun nor named."""
+        kept = kept_of(self.parts, first=max(self.number + 1, self.recorder.named))
+        given = [one.id for part in self.parts[kept:] for one in part.recipients]
+        if not given:
+            return
+        # Not ours from here on, whatever comes of it: who gets no answer from a database may have given it away.
+        self.parts = self.parts[:kept]
+        self.recorder.keep(kept)
+        try:
+            self.runtime.store.give_back(self.lease.id, given)
+        except InfrastructureError as error:
+            log.warning("What others could send of the lease on %s waits for its end: %s", self.lease.nexthop, error)
+            return
+        self.recorder.note_given(len(given))
+        self.on_shared()
 
     def following(self) -> DeliveryRequest | None:
         """Return the request that is next, if nothing can keep it: its commands may go out with the end of this one."""
@@ -237,11 +289,11 @@ class _Course:
         # The server was told of the next message already. And the claim has asked whether the destination is suspended.
         if batch.messages == 0 or request is self.promised:
             return False
-        return self._gives_way(self.number + 1) or runtime.suspended(self.lease.nexthop)
+        return self._gives_way(self.number) or runtime.suspended(self.lease.nexthop)
 
     def _gives_way(self, following: int) -> bool:
         """Whether the time is up, and something else is to be done than what is left from *following* on."""
-        return self.time.is_over(len(self.parts) - following, pace_seconds=self.pace_seconds)
+        return self.time.is_over(self._left(following))
 
     def _deliver(self, request: DeliveryRequest, tenant: str) -> bool:
         """Deliver a part when its turn under the limits has come; False when the worker is told to stop before."""
@@ -260,7 +312,7 @@ class _Course:
             ticket.prove()
         ticket.note(news_of(report))
         self.watch.progress()
-        if self.batch.well and (len(self.parts) - self.number - 1) * self.pace_seconds >= self.time.seconds:
+        if self.batch.well and self._left(self.number + 1) * self.pace_seconds >= self.time.seconds:
             self.on_well()
         return True
 

@@ -22,6 +22,7 @@ Source: smtp-delivery Q-60
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -85,9 +86,14 @@ class _Asked:
     turn: threading.Event = field(default_factory=threading.Event)
 
     @property
+    def is_patient(self) -> bool:
+        """Whether its task waits for any mail that may come."""
+        return self.pause > 0 and self.wish.last_priority == LAST_PRIORITY
+
+    @property
     def is_idle(self) -> bool:
-        """Whether its task waits for any mail that may come, and is not asked for at this moment."""
-        return self.pause > 0 and not self.under_way and self.wish.last_priority == LAST_PRIORITY
+        """Whether it does, and is not asked for at this moment."""
+        return self.is_patient and not self.under_way
 
     def answer(self, claimed: Claimed | None = None, error: Exception | None = None) -> None:
         """Let its task know."""
@@ -122,6 +128,7 @@ class Claims:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._waiting: list[_Asked] = []
+        self._patient: Counter[str] = Counter()
         self._is_led = False
 
     def claim(self, wish: Wish) -> Claimed | None:
@@ -149,9 +156,8 @@ class Claims:
         return BUSY_LOOK_SECONDS if self._is_busy() else FIRST_LOOK_SECONDS
 
     def is_waited_for(self, nexthop: str) -> bool:
-        """Tell whether a task waits for mail of *nexthop*."""
-        with self._lock:
-            return any(one.is_idle and one.wish.nexthop == nexthop for one in self._waiting)
+        """Tell whether a task waits for mail of *nexthop*; asked between messages, so without a lock."""
+        return self._patient[nexthop] > 0
 
     def nudge(self, nexthop: str) -> bool:
         """Have a task that waits for mail of *nexthop* look at once; False where none waits."""
@@ -168,6 +174,7 @@ class Claims:
         asked = _Asked(wish, look_at=now + first_look, until=now + patience, pause=2 * first_look)
         with self._lock:
             self._waiting.append(asked)
+            self._patient[wish.nexthop] += asked.is_patient
         while not asked.over:
             wishes, wait = self._turn(asked, give_up)
             if wishes:
@@ -186,7 +193,7 @@ class Claims:
             if asked.over:
                 return (), 0.0
             if not asked.under_way and asked.until > now and give_up():
-                self._waiting.remove(asked)
+                self._forget(asked)
                 asked.answer()
                 self._wake_next()
                 return (), 0.0
@@ -196,6 +203,13 @@ class Claims:
             self._is_led = bool(wishes)
             # Only whoever is next sets a clock: it asks for the others, too, or wakes the next one.
             return wishes, max(0.0, asked.look_at - now) if asked is self._next() else _LONGEST_SLEEP_SECONDS
+
+    def _forget(self, asked: _Asked) -> None:
+        self._waiting.remove(asked)
+        nexthop = asked.wish.nexthop
+        self._patient[nexthop] -= asked.is_patient
+        if not self._patient[nexthop]:
+            del self._patient[nexthop]
 
     def _next(self) -> _Asked | None:
         return min(self._waiting, key=lambda one: one.look_at, default=None)
@@ -242,7 +256,7 @@ class Claims:
                     one.look_at = min(now + one.pause, one.until)
                     one.pause = min(2 * one.pause, _LONGEST_LOOK_SECONDS)
                     continue
-                self._waiting.remove(one)
+                self._forget(one)
                 one.answer(None if lease is None else Claimed(lease, asked_at), error)
             self._put_off({one.wish.nexthop for one in wishes if not _is_full(leases.get(one.wish.nexthop))}, now)
             self._is_led = False

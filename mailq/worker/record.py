@@ -100,6 +100,7 @@ class Recorder:
         self.ended = False
         self._may_end = writer is not None and not lease.probe
         self._sent = 0
+        self._covered = len(lease.attempts)
         self._schedules = Schedules.of(settings)
         self._confirms = settings.confirm_delay_cleared
         self._on_recorded = on_recorded
@@ -140,6 +141,19 @@ class Recorder:
         now = self._monotonic()
         self._ahead.note(work_seconds=asked_at - self._began_at, wait_seconds=now - asked_at)
         self._began_at = now
+
+    @property
+    def named(self) -> int:
+        """The number of the first part that the lease does not name yet."""
+        return self._named
+
+    def keep(self, parts: int) -> None:
+        """Name no more than so many of the parts from now on."""
+        self._parts = self._parts[:parts]
+
+    def note_given(self, recipients: int) -> None:
+        """Note that the lease covers so many recipients less."""
+        self._covered -= recipients
 
     def flush(self) -> None:
         """Wait until all that was given is written.
@@ -188,7 +202,7 @@ class Recorder:
         following = self._number + 1
         is_next = complete and following < len(self._parts)
         self._sent += sum(isinstance(outcome, Delivered) for outcome in outcomes.values())
-        ends = self._may_end and self._sent == len(self._lease.attempts)
+        ends = self._may_end and self._sent == self._covered
         at_work = self._name_from(following) if is_next and not self._names_enough(following) else None
         self._submit(results, request, at_work, ends=ends)
         self._harvest()

@@ -196,11 +196,10 @@ class Runtime:
         dead = self.store.dead_among(frozenset(nexthops))
         return [one in dead for one in nexthops]
 
-    def may_share(self, nexthop: str) -> bool:
-        """Tell whether a session with *nexthop* waits for mail, or could be had and would not only take turns."""
-        if self.claims.is_waited_for(nexthop):
-            return True
-        return self.roomy and not (self.pulse.busy or self.pulse.late) and self.desk.has_room(nexthop)
+    @property
+    def free(self) -> bool:
+        """Whether another session would not only take turns with those there are."""
+        return self.roomy and not (self.pulse.busy or self.pulse.late)
 
     def _are_due(self, asked: Sequence[tuple[str, int]]) -> Sequence[bool]:
         return [self.store.is_due(nexthop, last_priority=priority) for nexthop, priority in asked]

@@ -308,10 +308,7 @@ class _Service:
             call_the_roll(self.nexthop, batch.death, self.runtime, self.watch)
         elif lease.probe and batch.well:
             note_life(self.nexthop, self.runtime)
-        elif batch.shared and self.runtime.claims.nudge(self.nexthop):
-            # Whoever waits on an open session takes its share of what was handed back.
-            pass
-        elif (lease.full or batch.shared) and batch.well:
+        elif lease.full and batch.well:
             self._call_help()
         return lease.full or lease.probe or batch.recipients < len(lease.attempts)
 
@@ -328,6 +325,7 @@ class _Service:
             is_wanted=self._has_to_end,
             ahead=self.ahead,
             on_well=_do_nothing if lease.probe else self._help_along,
+            on_shared=self._share_out,
         )
         seconds = self.runtime.monotonic() - began_at
         self.messages += batch.messages
@@ -364,6 +362,11 @@ class _Service:
             called = runtime.is_due(self.nexthop, last_priority=self.last_priority) and self._call_help()
         self.pause = _ASK_AGAIN_SECONDS if called else min(2 * self.pause, _LONGEST_PAUSE_SECONDS)
         self.helps_at = now + self.pause
+
+    def _share_out(self) -> None:
+        """Have others take what was given back: whoever waits on an open session, or one more."""
+        if not self.runtime.claims.nudge(self.nexthop):
+            self._call_help()
 
     def _call_help(self) -> bool:
         """Ring for one more session, unless there is no room, no use for it, or this task asked a moment ago."""

@@ -155,6 +155,25 @@ def test_what_is_postponed_counts_as_not_tried_and_is_due_later(store: Store) ->
     assert [] == store.due_nexthops(limit=10, ring_timeout=HOUR)
 
 
+def test_what_is_given_back_counts_as_not_tried_and_is_due_as_before_while_the_lease_goes_on(store: Store) -> None:
+    due(store, "a.test", "a.test", "a.test")
+    lease = store.claim("a.test", owner="w", limit=10, lease_time=HOUR)
+    assert lease is not None
+    first, *others = lease.attempts
+    since = {one: lease.due[one] for one in others}
+    for _ in range(2):
+        store.give_back(lease.id, others)
+    assert ["a.test"] == store.due_nexthops(limit=10, ring_timeout=HOUR)
+    again = store.claim("a.test", owner="another", limit=10, lease_time=HOUR)
+    assert again is not None
+    assert (dict.fromkeys(others, 1), since) == (dict(again.attempts), dict(again.due))
+    # What has another lease by now is nobody's to give who had it before.
+    store.give_back(lease.id, others)
+    assert store.claim("a.test", owner="third", limit=10, lease_time=HOUR) is None
+    store.give_back(lease.id, [first])
+    assert {lease.id, again.id} == store.renew([lease.id, again.id], lease_time=HOUR)
+
+
 def test_texts_are_kept_under_keys_and_what_is_emptied_is_gone(store: Store) -> None:
     with store.limit_books.open(["a", "b"]) as (texts, before):
         texts["a"] = "one"

@@ -1,13 +1,16 @@
 """A batch whose time is up: it goes on unless something else is to be done, in a process that is late itself, too."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from mailq.envelope import DeliveryRequest
+from mailq.errors import DatabaseUnavailableError
 from mailq.queue.messages import Lease, NewMessage, NewRecipient
+from mailq.queue.states import ShownState
 from mailq.queue.store import Store
 from mailq.status import Outcome, RecipientId
 from mailq.worker.serve import serve_nexthop
@@ -82,14 +85,55 @@ def test_tenants_have_a_turn_each_before_a_batch_of_theirs_ends(hall: Hall, monk
     assert [{"a", "b"}] * 3 == [{one[0] for one in hall.sent[first : first + 2]} for first in (0, 2, 4)]
 
 
-def test_a_batch_that_would_take_long_ends_when_its_time_is_up_and_somebody_is_called_to_share_it(
+def test_half_of_a_batch_that_would_take_long_is_for_somebody_who_is_called_and_the_rest_goes_on(
     hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hall.queue(*[[f"r{number}@dest.test"] for number in range(10)])
-    rung: list[int] = []
-    monkeypatch.setattr(hall.runtime.ringer, "ring", lambda *_, **__: rung.append(len(hall.sent)))
-    assert 1 < hall.serve(monkeypatch)
-    assert (10, 1) == (len(hall.sent), rung[0])
+    there: list[tuple[int, int]] = []
+
+    def ring(*_: object, **__: object) -> bool:
+        lease = hall.store.claim(NEXTHOP, owner="another", limit=100, lease_time=timedelta(minutes=1))
+        if lease is not None:
+            there.append((len(hall.sent), len(lease.attempts)))
+        return True
+
+    monkeypatch.setattr(hall.runtime.ringer, "ring", ring)
+    assert 1 == hall.serve(monkeypatch)
+    # Of ten, one is sent, and of the nine that are left the session keeps the one that is next and half of the others.
+    assert [(1, 4)] == there
+    assert [f"r{number}@dest.test" for number in range(6)] == hall.sent
+    assert {ShownState.SENT: 6, ShownState.ACTIVE: 4} == {one: n for one, n in hall.store.counts().items() if n}
+
+
+def test_whoever_waits_on_an_open_session_is_given_half_without_a_ring(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(10)])
+    nudged: list[int] = []
+    monkeypatch.setattr(hall.runtime.claims, "is_waited_for", lambda _nexthop: not nudged)
+    monkeypatch.setattr(hall.runtime.claims, "nudge", lambda _nexthop: bool(hall.sent and not nudged.append(1)))
+    monkeypatch.setattr(hall.runtime.desk, "has_room", lambda _nexthop: False)
+    assert 2 == hall.serve(monkeypatch)
+    assert ([1], 10) == (nudged, len(hall.sent))
+
+
+@pytest.mark.parametrize("was_given", [True, False])
+def test_what_may_not_have_been_given_back_is_not_sent_under_this_lease_and_is_due_when_it_ends(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, *, was_given: bool
+) -> None:
+    hall.queue(*[[f"r{number}@dest.test"] for number in range(10)])
+    give_back, given = hall.store.give_back, []
+
+    def unanswered(lease_id: int, recipients: Sequence[RecipientId]) -> None:
+        if was_given:
+            give_back(lease_id, recipients)
+        given.extend(recipients)
+        raise DatabaseUnavailableError("the answer was lost")
+
+    monkeypatch.setattr(hall.store, "give_back", unanswered)
+    monkeypatch.setattr(hall.runtime.desk, "has_room", lambda _nexthop: len(hall.sent) == 1)
+    assert 2 == hall.serve(monkeypatch)
+    assert (4, 10, 10) == (len(given), len(hall.sent), len(set(hall.sent)))
 
 
 def test_where_nobody_could_share_it_the_batch_goes_on(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:

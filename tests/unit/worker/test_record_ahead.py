@@ -290,6 +290,20 @@ def test_the_lease_does_not_end_with_an_outcome_that_could_not_be_written() -> N
     assert (True, False) == (desk.recorder.unrecorded, desk.recorder.ended)
 
 
+@pytest.mark.parametrize("given", [2, 0])
+def test_what_was_given_back_is_not_named_and_the_lease_ends_without_it_where_that_is_sure(given: int) -> None:
+    desk = Desk(parts("abcd"), ahead=1)
+    desk.writer.at_once = True
+    desk.send(0)
+    assert 2 == desk.recorder.named
+    desk.recorder.keep(2)
+    desk.recorder.note_given(given)
+    desk.send(1)
+    desk.recorder.flush()
+    assert [("b",), None] == named(desk.writer.entries)
+    assert bool(given) is desk.recorder.ended
+
+
 def test_a_lease_of_which_something_was_passed_over_is_handed_back() -> None:
     desk = Desk(parts("ab"), ahead=1)
     desk.writer.at_once = True
