@@ -4,11 +4,17 @@ Each recipient's address occurs once in a run, so what a receiver noted tells wh
 delivered twice, and what is missing.
 """
 
+import base64
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
 
+_LARGE_BYTES = 100_000
+_OCTETS_OF_LINE = 57
+_BYTES_OF_LINE = 78
 _LINE = b"The quick brown fox jumps over the lazy dog, as it has done in so many tests before.\r\n"
 _RECIPIENT = re.compile(rb"^X-Rcpt-Args: <([^>]+)>", re.MULTILINE)
 _LAST_LINE = re.compile(rb"^the end of ([0-9]+)\r?$", re.MULTILINE)
@@ -20,7 +26,7 @@ class Mail:
 
     Attributes:
         domains: Destinations, used in turn.
-        size_bytes: Of the content, about.
+        size_bytes: Of the content, about; a large one is an attachment, which nothing makes smaller.
         recipients: Of each message, spread over the domains.
     """
 
@@ -41,8 +47,16 @@ class Mail:
             f"Date: Mon, 06 Jul 2026 09:00:00 +0000\r\nMessage-ID: <{number}.order@sender.test>\r\n"
             "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"
         ).encode()
-        lines = max(0, self.size_bytes - len(head)) // len(_LINE)
-        return head + _LINE * lines + b"the end of %d\r\n" % number
+        return head + _body(max(0, self.size_bytes - len(head))) + b"the end of %d\r\n" % number
+
+
+@lru_cache(maxsize=8)
+def _body(size_bytes: int) -> bytes:
+    if size_bytes < _LARGE_BYTES:
+        return _LINE * (size_bytes // len(_LINE))
+    octets = Random(1).randbytes(size_bytes // _BYTES_OF_LINE * _OCTETS_OF_LINE)
+    lines = (base64.b64encode(octets[at : at + _OCTETS_OF_LINE]) for at in range(0, len(octets), _OCTETS_OF_LINE))
+    return b"".join(line + b"\r\n" for line in lines)
 
 
 def domain_name(number: int) -> str:

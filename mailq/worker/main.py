@@ -9,7 +9,6 @@ Source: celery.md §2.1, §2.4, §2.5.
 
 import gc
 import logging
-import os
 import signal
 import sys
 from contextlib import closing
@@ -29,6 +28,7 @@ from mailq.worker.crew import Crew
 from mailq.worker.log_writer import written_by_one_thread
 from mailq.worker.logs import log_to_stderr, worker_logs
 from mailq.worker.metrics_page import with_port_behind
+from mailq.worker.processors import usable_processors
 from mailq.worker.savings import keep_clients
 from mailq.worker.wiring import prepare_database
 
@@ -83,11 +83,6 @@ def process_count(settings: Settings, *, processors: int) -> int:
     if is_memory(settings.broker_url) or is_sqlite(settings.database_url):
         return 1
     return min(processors, _MOST_PROCESSES)
-
-
-def usable_processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work_together(settings: Settings, count: int, *, loglevel: str, name: str) -> int:

@@ -1,5 +1,7 @@
 """The messages of benchmarks, and the check of what arrived."""
 
+import zlib
+
 import pytest
 
 from benchmarks.harness.mail import Arrived, Mail, compare, domain_name, read_dump, shares
@@ -28,12 +30,18 @@ def test_a_message_has_about_the_size_that_was_asked_for(size: int) -> None:
     assert abs(size - len(Mail(size_bytes=size).content(1))) <= 200
 
 
-def test_a_message_needs_no_conversion_on_its_way() -> None:
-    content = Mail(size_bytes=5000).content(12)
+@pytest.mark.parametrize("size", [5000, 200_000])
+def test_a_message_needs_no_conversion_on_its_way(size: int) -> None:
+    content = Mail(size_bytes=size).content(12)
     lines = content.split(b"\r\n")
     assert content.isascii()
     assert 998 > max(map(len, lines))
     assert not [line for line in lines if line.startswith(b".") or b"\n" in line]
+
+
+def test_nothing_makes_a_large_message_much_smaller() -> None:
+    content = Mail(size_bytes=200_000).content(12)
+    assert len(zlib.compress(content)) > 0.7 * len(content)
 
 
 def test_mail_that_came_once_to_everybody_is_exact() -> None:

@@ -5,7 +5,7 @@ import pytest
 from mailq.errors import SettingError
 from mailq.settings import Settings
 from mailq.worker.crew import next_pause
-from mailq.worker.main import process_count, usable_processors
+from mailq.worker.main import process_count
 from mailq.worker.metrics_page import with_port_behind
 
 POSTGRES = "postgresql://db/queue"
@@ -46,10 +46,6 @@ def test_a_worker_has_the_processes_it_was_told_or_those_there_is_use_for(
 ):
     settings = Settings(worker_processes=wanted, database_url=database, broker_url=broker)
     assert expected == process_count(settings, processors=processors)
-
-
-def test_there_is_a_processor_to_use():
-    assert usable_processors() >= 1
 
 
 @pytest.mark.parametrize(
