@@ -7,7 +7,6 @@ processors to use, up to a few, see :mod:`mailq.worker.crew`.
 Source: celery.md §2.1, §2.4, §2.5.
 """
 
-import gc
 import logging
 import signal
 import sys
@@ -27,6 +26,7 @@ from mailq.worker.app import make_app
 from mailq.worker.crew import Crew
 from mailq.worker.log_writer import written_by_one_thread
 from mailq.worker.logs import log_to_stderr, worker_logs
+from mailq.worker.memory import keep_what_is_loaded, share_arenas
 from mailq.worker.metrics_page import with_port_behind
 from mailq.worker.processors import usable_processors
 from mailq.worker.savings import keep_clients
@@ -99,12 +99,13 @@ def _work_together(settings: Settings, count: int, *, loglevel: str, name: str) 
         worker_ready.connect(_ignore_hangups)
         return _work(replace(settings, metrics_address=pages[number]), loglevel=loglevel, name=f"{name}-{number + 1}")
 
-    _keep_what_is_loaded()
+    keep_what_is_loaded()
     return Crew(work, count).run()
 
 
 def _work(settings: Settings, *, loglevel: str, name: str) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
+    share_arenas()
     keep_clients()
     app = make_app(settings)
     try:
@@ -123,7 +124,7 @@ def _work(settings: Settings, *, loglevel: str, name: str) -> int:
             without_gossip=True,
             without_mingle=True,
         )
-        _keep_what_is_loaded()
+        keep_what_is_loaded()
         with written_by_one_thread(logging.getLogger()):
             worker.start()
     return int(worker.exitcode or 0)
@@ -132,9 +133,3 @@ def _work(settings: Settings, *, loglevel: str, name: str) -> int:
 def _ignore_hangups(**_said: object) -> None:
     """Undo what Celery makes of HUP: this one process would become the whole command once more."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def _keep_what_is_loaded() -> None:
-    """Have no collection look at it again: that stops every session meanwhile, and has each process copy it."""
-    gc.collect()
-    gc.freeze()

@@ -1,0 +1,45 @@
+"""Threads share the places that memory is taken from."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mailq.worker.memory import ARENAS
+
+# The count of them is what the C library itself tells.
+_COUNT = """
+import ctypes, sys, threading
+from mailq.worker.memory import share_arenas
+
+if {shared}:
+    share_arenas()
+gate = threading.Barrier(33)
+kept = []
+
+def take():
+    gate.wait()
+    kept.append(bytearray(100_000))
+    gate.wait()
+
+threads = [threading.Thread(target=take) for _ in range(32)]
+for one in threads:
+    one.start()
+gate.wait()
+gate.wait()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+told = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, told)
+libc.fclose(told)
+for one in threads:
+    one.join()
+"""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_worker_takes_memory_from_a_few_places_however_many_threads_it_has(*, shared: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNT.format(shared=shared)], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert shared is (done.stdout.count("<heap nr=") <= ARENAS)
