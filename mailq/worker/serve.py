@@ -25,7 +25,8 @@ from mailq.errors import InfrastructureError, LeaseLostError, NoRoomError, Schem
 from mailq.limits.gates import Bar, Refused
 from mailq.queue.messages import LAST_PRIORITY, Lease, Wish
 from mailq.worker.ahead import Ahead
-from mailq.worker.batch import Batch, deliver_batch
+from mailq.worker.batch import deliver_batch
+from mailq.worker.batch_course import Batch
 from mailq.worker.claims import Claimed
 from mailq.worker.dead_sites import call_the_roll, note_death, note_life
 from mailq.worker.heartbeat import Watch
