@@ -11,7 +11,7 @@ from functools import partial
 from mailq.delivery.classify import not_connected, path_too_long, source_address_unusable
 from mailq.delivery.following import goes_the_same_way
 from mailq.delivery.handshake import Introduction, introduce
-from mailq.delivery.logins import Login, kept_apart_by
+from mailq.delivery.login_book import LoginBook
 from mailq.delivery.plan import ConnectPlan
 from mailq.delivery.policy import PolicyBook, outcome_of, passed_over
 from mailq.delivery.ports import Connection, Passage, Ports, Way
@@ -28,7 +28,6 @@ from mailq.routing.mx import NoRoute, Route
 from mailq.routing.route import find_route
 from mailq.security import TlsLevel, TlsPolicy
 from mailq.settings import Settings
-from mailq.smtp.credentials import LoginRequest
 from mailq.status import Endpoint, Failure, RecipientId, Scope, SessionFacts
 from mailq.tls.server import PolicyProblem
 
@@ -70,8 +69,8 @@ class Caller:
         self._label = ""
         self._parting: Callable[[], None] | None = None
         self._reused: set[str] = set()
-        self._logins: dict[LoginRequest, Login] = {}
-        self._book = PolicyBook(request, ports=ports, settings=settings, logs_in=self._logs_in)
+        self._logins = LoginBook(request, ports=ports, settings=settings)
+        self._book = PolicyBook(request, ports=ports, settings=settings, logs_in=self._logins.is_expected)
         self._destination: Destination | None = None
         self._site_text = ""
         self._best_preference = 0
@@ -86,6 +85,7 @@ class Caller:
             DestinationSyntaxError: The site does not parse.
         """
         self._site_text = site.text
+        self._logins.at_site(site.text)
         self._waited = {}
         path = site.socket_path
         if path is not None:
@@ -333,13 +333,12 @@ class Caller:
         return self._request.cache if settings.connection_cache_on_demand else _KEEP_NOTHING
 
     def _destination_key(self, label: str = "") -> SessionKey:
-        sender = (self._login_sender(),) if self._settings.sender_dependent_authentication else ()
-        request = self._request
-        return (request.protocol, label or self._label, request.require_tls, request.tls_optional, *sender)
+        request, by_sender = self._request, self._logins.by_sender
+        return (request.protocol, label or self._label, request.require_tls, request.tls_optional, *by_sender)
 
     def _endpoint_key(self, endpoint: Endpoint, policy: TlsPolicy) -> SessionKey:
         # An authenticated session is for those with the same credentials only. Source: smtp-delivery R-12, R-15.
-        login = kept_apart_by(self._login_request(endpoint), self._settings, self._ports)
+        login = self._logins.kept_apart_by(endpoint)
         return (self._request.protocol, endpoint.address, endpoint.port, policy, *login)
 
     def _introduction(self, session: Session, *, plaintext: bool) -> Introduction:
@@ -353,27 +352,8 @@ class Caller:
             detect_loop=smtp and port == LOOP_PORT,
             plaintext=plaintext,
             may_retry_plaintext=self._may_fall_back(endpoint, session.policy),
-            login=self._login(endpoint),
+            login=self._logins.find(endpoint),
         )
-
-    def _login(self, endpoint: Endpoint) -> Login:
-        """Return the log-in at a server, which looks up what it needs once a request."""
-        request = self._login_request(endpoint)
-        return self._logins.setdefault(request, Login(request, settings=self._settings, ports=self._ports))
-
-    def _logs_in(self, endpoint: Endpoint) -> bool:
-        """Whether there is a password to lose at a server."""
-        return self._settings.sasl_auth_enable and self._login(endpoint).expected
-
-    def _login_request(self, endpoint: Endpoint) -> LoginRequest:
-        return LoginRequest(
-            sender=self._login_sender(), host=endpoint.host, nexthop=self._site_text, port=endpoint.port
-        )
-
-    def _login_sender(self) -> str:
-        """Return the sender that credentials may depend on; empty where they do not. Source: P-62."""
-        dependent = self._settings.sender_dependent_authentication and self._request.protocol is Protocol.SMTP
-        return self._request.sender if dependent else ""
 
     def _may_fall_back(self, endpoint: Endpoint, policy: TlsPolicy) -> bool:
         """Whether a TLS failure may be answered by plaintext: opportunistic, deferred before, no password to lose.
@@ -383,7 +363,7 @@ class Caller:
         if policy.level is not TlsLevel.MAY or policy.requires.demands_tls:
             return False
         waited = self._request.active_at - self._request.arrived_at
-        return waited >= self._settings.minimal_backoff_time and not self._logs_in(endpoint)
+        return waited >= self._settings.minimal_backoff_time and not self._logins.is_expected(endpoint)
 
     def _connect_seconds(self) -> float:
         lmtp = self._request.protocol is Protocol.LMTP

@@ -134,13 +134,6 @@ class Login:
         return TokenRequest(user=credentials.user, host=self.request.host, port=self.request.port)
 
 
-def kept_apart_by(request: LoginRequest, settings: Settings, ports: Ports) -> tuple[str, ...]:
-    """Return what tells sessions of different accounts apart; nothing where nobody logs in. Source: R-12, R-15."""
-    if not settings.sasl_auth_enable or not (settings.sasl_password_maps or ports.hooks.credentials):
-        return ()
-    return (request.nexthop, request.host, *((request.sender,) if settings.sender_dependent_authentication else ()))
-
-
 @lru_cache(maxsize=16)
 def _inline(entries: tuple[str, ...]) -> Mapping[str, Credentials]:
     return MappingProxyType(inline_table(entries))

@@ -292,6 +292,8 @@ class Session:
     def close(self) -> None:
         """Close without a word."""
         self._closed = True
+        # The reader knows the session, and they would keep each other until a collection.
+        self._garbled, self._reader = self.garbled, ReplyReader()
         self._connection.close()
         # Not before: whoever waits for it may connect at once.
         passage, self.passage = self.passage, None

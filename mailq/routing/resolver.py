@@ -189,7 +189,7 @@ class DnsResolver:
     def _dns_lookup(self, host: str) -> Answer[str]:
         found: list[str] = []
         answers: list[Answer[Any]] = []
-        failure: LookupFailedError | None = None
+        kind, text = LookupKind.NOT_FOUND, ""
         ends: list[float] = []
         for _, rdtype in self._families:
             try:
@@ -200,10 +200,11 @@ class DnsResolver:
             except LookupFailedError as error:
                 # That there is none is an answer, too; what else went wrong may be over the next moment.
                 ends.append(error.ends_at if isinstance(error, _NoDataError) else 0.0)
-                if failure is None or _RANK[error.kind] >= _RANK[failure.kind]:
-                    failure = error
+                # Not the error: it knows the way that it came, and so itself and everybody who waits for this answer.
+                if _RANK[error.kind] >= _RANK[kind] or not text:
+                    kind, text = error.kind, error.text
         if not found:
-            raise failure or LookupFailedError(LookupKind.NOT_FOUND, f"{host}: host not found")
+            raise LookupFailedError(kind, text or f"{host}: host not found")
         validated = all(answer.validated for answer in answers)
         name = answers[0].name
         return Answer(tuple(found[:_RECORD_LIST_LIMIT]), validated=validated, name=name, ends_at=min(ends))

@@ -100,9 +100,6 @@ class Course:
     promised: DeliveryRequest | None = None
     pace_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.ports = replace(self.ports, following=self.following)
-
     def put_off(self, seconds: float) -> None:
         """Have its time begin so much later."""
         self.time.put_off(seconds)
@@ -110,8 +107,13 @@ class Course:
 
     def run(self) -> None:
         """Deliver one part after the other, until something says that it is enough."""
-        while self.number < len(self.parts) and self._take_turn(self.parts[self.number]):
-            self.number += 1
+        ports, self.ports = self.ports, replace(self.ports, following=self.following)
+        try:
+            while self.number < len(self.parts) and self._take_turn(self.parts[self.number]):
+                self.number += 1
+        finally:
+            # What holds itself, and all of a lease with it, would stay until a collection.
+            self.ports = ports
 
     def _take_turn(self, request: DeliveryRequest) -> bool:
         """Deliver a part, unless it has to wait; False: that is enough."""

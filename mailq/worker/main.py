@@ -26,7 +26,7 @@ from mailq.worker.app import make_app
 from mailq.worker.crew import Crew
 from mailq.worker.log_writer import written_by_one_thread
 from mailq.worker.logs import log_to_stderr, worker_logs
-from mailq.worker.memory import keep_what_is_loaded, share_arenas
+from mailq.worker.memory import collect_rarely, keep_what_is_loaded, share_arenas
 from mailq.worker.metrics_page import with_port_behind
 from mailq.worker.processors import usable_processors
 from mailq.worker.savings import keep_clients
@@ -106,6 +106,7 @@ def _work_together(settings: Settings, count: int, *, loglevel: str, name: str) 
 def _work(settings: Settings, *, loglevel: str, name: str) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     share_arenas()
+    collect_rarely()
     keep_clients()
     app = make_app(settings)
     try:

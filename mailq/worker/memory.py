@@ -1,4 +1,4 @@
-"""What keeps a process of hundreds of threads small.
+"""What keeps a process of hundreds of threads small, and lets it go on.
 
 Source: mallopt(3)
 """
@@ -9,7 +9,20 @@ from contextlib import suppress
 from typing import Final
 
 ARENAS: Final = 2
+YOUNG_OBJECTS: Final = 20_000
+"""So many more are made than have gone before the youngest are looked at."""
 _M_ARENA_MAX: Final = -8
+# As they come: so many looks at the youngest before those that stayed are looked at, and likewise with those.
+_LOOKS: Final = (10, 10)
+
+
+def collect_rarely() -> None:
+    """Have collections look for what holds itself less often: each stops every session meanwhile.
+
+    What a message or a batch is sent by goes when it is done, since none of it holds itself. And what hundreds of
+    sessions have in hand lasts as long as their servers take, so looking at the youngest objects often finds nothing.
+    """
+    gc.set_threshold(YOUNG_OBJECTS, *_LOOKS)
 
 
 def keep_what_is_loaded() -> None:

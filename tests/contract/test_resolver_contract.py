@@ -1,6 +1,7 @@
 """The resolver's contract, held by the fake, and by the real one against a real DNS server."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from mailq.security import TlsaRecord
 from mailq.settings import Settings
 from mailq.testing.dns_zone import Records
 from mailq.testing.dnsd import DnsServer
+from tests.fakes.garbage import garbage_of
 from tests.fakes.resolver import FakeResolver
 
 NOT_FOUND = "Host or domain name not found. Name service error for"
@@ -108,6 +110,16 @@ def test_only_enabled_families_are_returned(make: Make, families: tuple[str, ...
 def test_one_answering_family_is_enough(resolver: Resolver):
     """A-11: OK ranks above everything."""
     assert ["192.0.2.3"] == list(resolver.addresses("half.test"))
+
+
+@pytest.mark.parametrize("name", ["half.test", "dest.test", "torn.test", "nowhere.test"])
+def test_what_failed_leaves_nothing_behind(resolver: Resolver, name: str):
+    def ask() -> None:
+        with suppress(LookupFailedError):
+            resolver.addresses(name)
+
+    ask()
+    assert set() == garbage_of(ask)
 
 
 def test_a_missing_name_is_reported_by_its_last_question(make: Make):

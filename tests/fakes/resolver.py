@@ -62,11 +62,16 @@ class FakeResolver:
             try:
                 found.append(self._ask(host, rdtype))
             except LookupFailedError as failure:
-                failures.append(failure)
+                failures.append(failure.with_traceback(None))
         if found:
             addresses = tuple(address for answer in found for address in answer)
             return Answer(addresses, validated=all(answer.validated for answer in found), name=found[0].name)
-        raise max(reversed(failures), key=lambda failure: _LOWEST_FIRST.index(failure.kind))
+        worst = max(reversed(failures), key=lambda failure: _LOWEST_FIRST.index(failure.kind))
+        failures.clear()
+        try:
+            raise worst
+        finally:
+            del worst
 
     def services(self, name: str) -> Answer[ServiceRecord]:
         """As the port says."""
