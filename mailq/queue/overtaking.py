@@ -12,12 +12,14 @@ Source: smtp-delivery Q-60, Q-64, differently: turns among tenants, not jobs.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select
 
+from mailq.queue import wire
 from mailq.queue.dispatch import due_priorities
 from mailq.queue.engine import Database
+from mailq.queue.fixed import FixedStatement
 from mailq.queue.states import State
 from mailq.queue.tables import in_state, recipient
 
@@ -41,7 +43,7 @@ _WAITING: Final = "FROM mailq_recipient AS mail WHERE mail.state = 'queued' AND 
 _ALIKE: Final = f"SELECT mail.tenant {_WAITING} AND mail.priority = rest.priority ORDER BY mail.tenant"
 # The count is told as a limit, so that few are expected, and looked up.
 _OVERTAKEN: Final = f"""WITH rest AS MATERIALIZED (
-    SELECT * FROM unnest(%(nexthops)s::text[], %(priorities)s::int[], %(tenants)s::text[]) WITH ORDINALITY
+    SELECT * FROM unnest(%(nexthops)s, %(priorities)s, %(tenants)s) WITH ORDINALITY
         AS rest (nexthop, priority, tenant, number)
     LIMIT %(count)s
 )
@@ -53,6 +55,16 @@ WHERE ({_ALIKE} LIMIT 1) <> rest.tenant OR ({_ALIKE} DESC LIMIT 1) <> rest.tenan
         <= statement_timestamp()
 )
 """  # noqa: S608 - of the constants above
+_statement: Final = FixedStatement(
+    "mailq_overtaken",
+    _OVERTAKEN,
+    {
+        "nexthops": wire.many(wire.TEXT),
+        "priorities": wire.many(wire.INTEGER),
+        "tenants": wire.many(wire.TEXT),
+        "count": wire.BIGINT,
+    },
+)
 
 _alike = select(recipient.c.tenant).where(
     in_state(State.QUEUED),
@@ -67,21 +79,18 @@ def overtaken(database: Database, rests: Sequence[Rest]) -> list[bool]:
     """Tell for each of *rests* whether something is due that goes before it."""
     if not rests:
         return []
+    if database.dialect == _POSTGRESQL:
+        found = _ask_at_once(database, rests)
+        return [number in found for number in range(1, len(rests) + 1)]
     with database.read() as connection:
-        if database.dialect != _POSTGRESQL:
-            return [_is_overtaken(connection, rest) for rest in rests]
-        found = _ask_at_once(connection, rests)
-    return [number in found for number in range(len(rests))]
+        return [_is_overtaken(connection, rest) for rest in rests]
 
 
-def _ask_at_once(connection: Connection, rests: Sequence[Rest]) -> frozenset[int]:
-    parameters: dict[str, Any] = {
-        "nexthops": [rest.nexthop for rest in rests],
-        "priorities": [rest.priority for rest in rests],
-        "tenants": [rest.tenant for rest in rests],
-        "count": len(rests),
-    }
-    return frozenset(number - 1 for number in connection.exec_driver_sql(_OVERTAKEN, parameters).scalars())
+def _ask_at_once(database: Database, rests: Sequence[Rest]) -> frozenset[int]:
+    """Return the numbers of those that are, from 1."""
+    nexthops, priorities, tenants = zip(*rests, strict=True)
+    parameters = {"nexthops": nexthops, "priorities": priorities, "tenants": tenants, "count": len(rests)}
+    return frozenset(row.number for row in database.run_fixed(_statement, parameters))
 
 
 def _is_overtaken(connection: Connection, rest: Rest) -> bool:

@@ -22,7 +22,7 @@ from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
 from mailq.worker.sharing import Sharing
 from mailq.worker.tickets import Ticket
-from mailq.worker.wanted import always
+from mailq.worker.wanted import never
 
 
 def deliver_batch(
@@ -32,8 +32,7 @@ def deliver_batch(
     *,
     more: bool,
     ends_at: float = float("inf"),
-    last_at: float = float("inf"),
-    is_wanted: Callable[[], bool] = always,
+    is_wanted: Callable[[], bool] = never,
     ahead: Ahead | None = None,
     on_well: Callable[[], None] = lambda: None,
     on_shared: Callable[[], None] = lambda: None,
@@ -46,8 +45,7 @@ def deliver_batch(
         watch: Asked before every transaction.
         more: This task had a batch before, so sessions may be waiting to be reused.
         ends_at: By the monotonic clock; no message is begun after it but the first, unless nothing else is to be done.
-        last_at: No message is begun after it where the task has to end, but the first.
-        is_wanted: Whether it has to.
+        is_wanted: Whether the task has to end then.
         ahead: How far this task may run ahead of the record; None: not at all.
         on_well: Called after each message that leaves the nexthop looking well, while the rest will last for a while.
         on_shared: Called when some of the batch was given back for others to send.
@@ -82,7 +80,7 @@ def deliver_batch(
         parts=_as_tried(parts, rule, recorder),
         ports=replace(runtime.ports, fence=watch.fence, gate=watch.ticket, bodies=_bodies(lease, parts, runtime)),
         alone=tuple(part.alone for part in work),
-        time=time_of(lease, len(parts), runtime, ends_at=ends_at, last_at=last_at, is_wanted=is_wanted),
+        time=time_of(lease, len(parts), runtime, ends_at=ends_at, is_wanted=is_wanted),
         sharing=_sharing_of(lease, runtime),
         on_well=on_well,
         on_shared=on_shared,

@@ -17,7 +17,7 @@ from typing import Final
 from mailq.queue.messages import Lease
 from mailq.queue.overtaking import Rest
 from mailq.worker.runtime import Runtime
-from mailq.worker.wanted import always
+from mailq.worker.wanted import never
 
 _MOST_EXTENSIONS: Final = 7
 
@@ -28,16 +28,14 @@ class BatchTime:
 
     Attributes:
         ends_at: When it looks around, by the monotonic clock.
-        last_at: When the task's time is up: then it ends where the task has to.
         seconds: It looks around again after this.
         monotonic: Seconds that never go backwards.
-        is_wanted: Whether a task whose time is up has to end.
+        is_wanted: Whether its task has to end.
         is_overtaken: Whether something is due that goes before the rest, of so many messages.
         is_late: Whether this process keeps itself waiting.
     """
 
     ends_at: float
-    last_at: float
     seconds: float
     monotonic: Callable[[], float]
     is_wanted: Callable[[], bool]
@@ -55,7 +53,7 @@ class BatchTime:
         now = self.monotonic()
         if self._over or now < self.ends_at:
             return self._over
-        self._over = (now >= self.last_at and self.is_wanted()) or self.is_overtaken(left)
+        self._over = self.is_wanted() or self.is_overtaken(left)
         # Where it is late, a crowd of sessions that all ask would be what makes it late: so less and less often.
         self._extensions = min(2 * self._extensions + 1, _MOST_EXTENSIONS) if self.is_late() else 1
         self.ends_at = now + self._extensions * self.seconds
@@ -68,8 +66,7 @@ def time_of(
     runtime: Runtime,
     *,
     ends_at: float,
-    last_at: float,
-    is_wanted: Callable[[], bool] = always,
+    is_wanted: Callable[[], bool] = never,
 ) -> BatchTime:
     """Return when a batch of *count* messages gives way."""
     tenants = {labels.tenant for labels in lease.labels.values()}
@@ -81,7 +78,6 @@ def time_of(
 
     return BatchTime(
         ends_at=ends_at,
-        last_at=last_at,
         seconds=runtime.settings.batch_time.total_seconds(),
         monotonic=runtime.monotonic,
         is_wanted=is_wanted,

@@ -24,7 +24,8 @@ from mailq.worker.tickets import Ticket
 log = logging.getLogger(__name__)
 _SHARES: Final = 3
 _TICK_SECONDS: Final = 1.0
-_MOVING_SECONDS: Final = 2.0
+# A message of a slow server takes a second or two, and longer where the process is late.
+_MOVING_SECONDS: Final = 5.0
 
 
 class Leases(Protocol):

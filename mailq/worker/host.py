@@ -87,6 +87,7 @@ class Host:
             self._rings = BrokerLook(self.settings)
             wanted = Wanted(
                 tasks=lambda: runtime.running,
+                extras=lambda: runtime.extras,
                 threads=runtime.settings.worker_concurrency,
                 is_busy=lambda: runtime.pulse.busy or runtime.pulse.late,
                 workers=lambda: runtime.desk.proven.workers,

@@ -95,7 +95,7 @@ class Runtime:
         suspended: Whether somebody has stopped a nexthop; asked between messages.
         listener: The application's own; told what became of each recipient.
         metrics: Counts what becomes of recipients, and how sessions went.
-        is_wanted: Whether a task whose time is up has to end.
+        is_wanted: Whether a task whose time is up has to end, told how many others here serve its nexthop.
         may_call: Whether a ring for one more session may find a thread.
         on_ring: Told of each ring that this process answers.
         monotonic: Seconds that never go backwards.
@@ -121,7 +121,7 @@ class Runtime:
     suspended: Callable[[str], bool] = never
     listener: Listener = tell_no_application
     metrics: Metrics = field(default_factory=Metrics)
-    is_wanted: Callable[[], bool] = always
+    is_wanted: Callable[[int], bool] = always
     may_call: Callable[[], bool] = always
     on_ring: Callable[[], None] = tell_of_no_ring
     monotonic: Callable[[], float] = time.monotonic
@@ -147,6 +147,15 @@ class Runtime:
         return self._tasks
 
     @property
+    def extras(self) -> int:
+        """How many of them are not the only one of their nexthop."""
+        return self._tasks - len(self._serving)
+
+    def others_with(self, nexthop: str) -> int:
+        """How many more serve *nexthop* than the task that asks: they take its mail if that ends."""
+        return max(0, self._serving[nexthop] - 1)
+
+    @property
     def crowded(self) -> bool:
         """Whether every thread has a task, so that whatever is rung for next has to wait for one to end."""
         return self._tasks >= self.settings.worker_concurrency
@@ -164,6 +173,11 @@ class Runtime:
     def has_enough_for(self, nexthop: str) -> bool:
         """Whether another session with *nexthop* would only be one more to take turns in a busy interpreter."""
         return (self.pulse.busy or self.pulse.late) and self._serving[nexthop] > BUSY_SESSIONS
+
+    def has_better_use_than(self, nexthop: str) -> bool:
+        """Whether a thread that one more session with *nexthop* has just taken is waited for by rings for others."""
+        others = self.others_with(nexthop) if self.crowded else 0
+        return others > 0 and self.is_wanted(others)
 
     def is_due(self, nexthop: str, *, last_priority: int) -> bool:
         """Tell whether mail to *nexthop* is due that is no less urgent than *last_priority*.

@@ -42,6 +42,8 @@ _ASK_AGAIN_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 8.0
 # A nexthop with a single message is not worth a thread that waits for more, unless threads are idle anyway.
 _LINGER_AFTER_MESSAGES: Final = 2
+# What was due when a batch began says nothing of now.
+_LONG_AGO_SECONDS: Final = 1.0
 # Where every thread has a task, bulk mail would keep urgent mail of others waiting for as long as tasks last.
 _CROWDED_TASK_SECONDS: Final = 5.0
 _NO_TIME: Final = timedelta(0)
@@ -63,7 +65,7 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
             # This ring was taken from a worker that would have answered it.
             runtime.settle(nexthop)
             return 0
-        if runtime.has_enough_for(nexthop):
+        if runtime.has_enough_for(nexthop) or runtime.has_better_use_than(nexthop):
             return 0
         try:
             ticket, last_priority = _enter(nexthop, runtime)
@@ -85,7 +87,7 @@ def serve_nexthop(nexthop: str, runtime: Runtime) -> int:
         runtime.settle(ticket.nexthop, well=service.proved)
         if service.shut is not None:
             runtime.turn_away(ticket.nexthop, service.shut.key, service.shut.wait_seconds)
-        if more:
+        if more and not service.is_spare:
             runtime.ringer.ring(ticket.nexthop, again=True)
         return service.total
 
@@ -119,6 +121,7 @@ class _Service:
         last_at: The task's is, likewise.
         began_at: When the task began, likewise.
         is_called_off: It ends when its time is up.
+        had_others: Others here served the nexthop, too, when that was looked at last.
         ahead: How far it may run ahead of the record.
     """
 
@@ -139,6 +142,7 @@ class _Service:
     last_at: float = 0.0
     began_at: float = 0.0
     is_called_off: bool = False
+    had_others: bool = False
     ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
@@ -150,6 +154,12 @@ class _Service:
     def nexthop(self) -> str:
         """Whom it serves."""
         return self.watch.ticket.nexthop
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it made room for others, and those who go on with its nexthop take what it left."""
+        runtime = self.runtime
+        return self.is_called_off and runtime.others_with(self.nexthop) > 0 and not runtime.stopping.is_set()
 
     def run(self) -> bool:
         """Work until drained, out of time or told to stop; return whether work may be left."""
@@ -175,7 +185,7 @@ class _Service:
                 left = self._work(lease)
                 if self.shut is not None:
                     return False
-                # What is not full is most likely all there was, and the next mail comes when it comes.
+                # What is not full is all there was a moment ago, and the next mail comes when it comes.
                 hopeful = left or self._goes_on_elsewhere()
             elif self._is_back() or (hopeful and self._goes_on_elsewhere()):
                 hopeful = True
@@ -191,10 +201,20 @@ class _Service:
 
     def _gives_way(self) -> bool:
         """Whether this thread is wanted: all are taken, and urgent mail that is rung for goes before our next ring."""
-        worked = self.runtime.monotonic() - self.began_at
-        if not self.runtime.crowded or self.total == 0 or worked < _CROWDED_TASK_SECONDS:
+        return self.total > 0 and self._is_in_the_way()
+
+    def _is_in_the_way(self) -> bool:
+        runtime = self.runtime
+        if not runtime.crowded:
             return False
-        return self._is_wanted_elsewhere()
+        has_worked = runtime.monotonic() - self.began_at >= _CROWDED_TASK_SECONDS
+        return (has_worked or runtime.others_with(self.nexthop) > 0) and self._is_wanted_elsewhere()
+
+    def _leaves_its_batch(self) -> bool:
+        """Whether what is leased is better left to others: in the middle of it, where they serve the nexthop now."""
+        if self._is_time_up():
+            return self._has_to_end()
+        return self.runtime.others_with(self.nexthop) > 0 and self._is_in_the_way()
 
     def _is_time_up(self) -> bool:
         return self.runtime.monotonic() >= self.ends_at
@@ -212,8 +232,11 @@ class _Service:
         return bool(self.watch.ticket.shared_keys) or self._is_wanted_elsewhere()
 
     def _is_wanted_elsewhere(self) -> bool:
-        # Who was told once is counted on.
-        self.is_called_off = self.is_called_off or self.runtime.is_wanted()
+        others = self.runtime.others_with(self.nexthop)
+        # Who was told once is counted on, unless nobody is left that would go on with its nexthop.
+        self.is_called_off &= others > 0 or not self.had_others
+        self.had_others = others > 0
+        self.is_called_off = self.is_called_off or self.runtime.is_wanted(others)
         return self.is_called_off
 
     def _goes_on_elsewhere(self) -> bool:
@@ -291,7 +314,7 @@ class _Service:
 
     def _work(self, lease: Lease) -> bool:
         """Deliver what is leased; return whether there may be more, as far as one can tell from it."""
-        batch = Batch()
+        batch, began_at = Batch(), self.runtime.monotonic()
         try:
             # In here, since asking whether it is proven may find the database gone, and the lease is to be handed back.
             if lease.full and (self.well or self.runtime.desk.proven.holds_for(self.nexthop)):
@@ -311,7 +334,9 @@ class _Service:
             note_life(self.nexthop, self.runtime)
         elif lease.full and batch.well:
             self._call_help()
-        return lease.full or lease.probe or batch.recipients < len(lease.attempts)
+        if lease.full or lease.probe or batch.recipients < len(lease.attempts):
+            return True
+        return self.runtime.monotonic() - began_at >= _LONG_AGO_SECONDS
 
     def _deliver(self, lease: Lease) -> Batch:
         began_at = self.runtime.monotonic()
@@ -322,8 +347,7 @@ class _Service:
             self.watch,
             more=self.total > 0,
             ends_at=ends_at,
-            last_at=self.ends_at,
-            is_wanted=self._has_to_end,
+            is_wanted=self._leaves_its_batch,
             ahead=self.ahead,
             on_well=_do_nothing if lease.probe else self._help_along,
             on_shared=self._share_out,

@@ -12,11 +12,13 @@ from mailq.delivery.session_cache import SessionCache
 from mailq.errors import InfrastructureError
 from mailq.limits.buckets import NOTHING, Amounts
 from mailq.limits.gates import Admitted, Bar, Gate, Refused
-from mailq.worker.tickets import Counter, Ticket, parts_of, spare_keys
+from mailq.worker.tickets import LOOK_SECONDS, Counter, Ticket, parts_of, spare_keys
 
 log = logging.getLogger(__name__)
 
 _TRIES: Final = 3
+_MOST_LOOKS: Final = 200
+"""So many times a second sessions of a process ask together, where each would ask more often."""
 
 
 class TicketOffice:
@@ -32,6 +34,11 @@ class TicketOffice:
         self.sessions = sessions
         self.lock = threading.RLock()
         self._tickets: set[Ticket] = set()
+
+    @property
+    def look_seconds(self) -> float:
+        """How long a session works before it asks whether it still may."""
+        return max(LOOK_SECONDS, len(self._tickets) / _MOST_LOOKS)
 
     def enter(self, nexthop: str, gates: Sequence[Gate], *, urgent: bool = False) -> Ticket | Refused:
         """Return the ticket of a new task, or why there is none.

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = timedelta(seconds=1)
 """A session waits this long for its turn under a rate; then its thread is wanted elsewhere."""
-_LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 2.0
 # A window begins narrow, and opens by what it is told: so a session tells early what it finds first.
 _EARLY_SECONDS: Final = 0.25
 _EARLY_UNTIL_SECONDS: Final = 3.0
@@ -65,6 +65,10 @@ class Office(Protocol):
     counter: Counter
     sessions: SessionCache
     lock: threading.RLock
+
+    @property
+    def look_seconds(self) -> float:
+        """How long a session works before it asks whether it still may."""
 
     def ask(self, gates: Sequence[Gate], *, want: Amounts) -> Admitted | Refused:
         """Ask for slots; where there are none, idle sessions of this process give theirs up."""
@@ -370,7 +374,7 @@ class Ticket:
     def _is_to_look(self, now: float) -> bool:
         if len(self._news) >= _EARLY_NEWS and now - self._came_at < _EARLY_UNTIL_SECONDS:
             return now - self._looked_at >= _EARLY_SECONDS
-        return now - self._looked_at >= _LOOK_SECONDS
+        return now - self._looked_at >= self._office.look_seconds
 
     def _take_news(self) -> list[Feedback]:
         news, self._news, self._bad_news = self._news, [], False

@@ -4,7 +4,8 @@ A task that ends rings for the mail it leaves, and whoever answers begins anew
 with a ticket, a claim and often a connection. That lets rings that wait have a
 thread, and other workers have a share of a busy one's mail. Where neither is
 of use, a thousand sessions with slow servers would only begin again and again.
-So as many end as are wanted, and no more.
+So as many end as are wanted, and no more; those first that share their nexthop
+with others, which go on with its mail.
 
 Source: docs/why/scale.md
 """
@@ -26,9 +27,14 @@ _ENDS: Final = "ends"
 _CALLS: Final = "calls"
 
 
-def always() -> bool:
+def always(_others: int = 0) -> bool:
     """Have every task end in time."""
     return True
+
+
+def never() -> bool:
+    """Have it go on."""
+    return False
 
 
 def wanted_of(*, tasks: int, crowded: bool, rings: int, relief: bool) -> int:
@@ -49,6 +55,7 @@ class Wanted:
 
     Args:
         tasks: How many tasks there are.
+        extras: How many of them are not the only one of their nexthop.
         threads: For them.
         is_busy: Whether the interpreter has little time left.
         workers: How many processes there are, this one included.
@@ -60,6 +67,7 @@ class Wanted:
         self,
         *,
         tasks: Callable[[], int],
+        extras: Callable[[], int],
         threads: int,
         is_busy: Callable[[], bool],
         workers: Callable[[], int],
@@ -67,6 +75,7 @@ class Wanted:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tasks = tasks
+        self._extras = extras
         self._threads = threads
         self._is_busy = is_busy
         self._workers = workers
@@ -76,15 +85,17 @@ class Wanted:
         self._looks_at = float("-inf")
         self._left: Counter[str] = Counter()
 
-    def __call__(self) -> bool:
-        """Tell a task whose time is up whether it is to end; as many are told so as are wanted."""
-        return self._draw(_ENDS)
+    def __call__(self, others: int) -> bool:
+        """Tell a task whose time is up whether it is to end; as many are told so as are wanted.
+
+        Args:
+            others: So many more of this process serve its nexthop; while there are such tasks, none without is told.
+        """
+        return bool(others or not self._extras()) and self._draw(_ENDS)
 
     def may_call(self) -> bool:
-        """Tell whether a ring for one more session is of use, where it does not find a free thread here."""
-        if self._tasks() < self._threads:
-            return True
-        return self._workers() > 1 and self._draw(_CALLS)
+        """Tell whether a ring for one more session is likely to find a thread that no other ring waits for."""
+        return 2 * self._tasks() <= self._threads or self._draw(_CALLS)
 
     def _draw(self, what: str) -> bool:
         """Take one of what there is until the next look; False where there is none, or somebody draws just now."""
@@ -103,11 +114,10 @@ class Wanted:
         if now < self._looks_at:
             return
         tasks, others = self._tasks(), self._workers() > 1
-        crowded = tasks >= self._threads
-        rings = self._waiting_rings() if crowded else 0
-        self._left[_ENDS] = wanted_of(tasks=tasks, crowded=crowded, rings=rings, relief=others and self._is_busy())
+        spare, rings = self._threads - tasks, self._waiting_rings()
+        self._left[_ENDS] = wanted_of(tasks=tasks, crowded=spare <= 0, rings=rings, relief=others and self._is_busy())
         # One that waits says that the others have no thread to spare either.
-        self._left[_CALLS] = 0 if rings else 1
+        self._left[_CALLS] = max(spare - rings, int(others and not rings))
         self._looks_at = now + LOOK_SECONDS
 
     def _waiting_rings(self) -> int:

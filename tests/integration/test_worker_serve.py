@@ -127,7 +127,7 @@ def test_a_task_whose_time_is_up_rings_for_what_is_left(opened: Store) -> None:
 
 def test_a_task_whose_time_is_up_goes_on_where_nobody_would_gain_by_its_end(opened: Store) -> None:
     bench = Bench(opened, lease_recipients=2, task_time=timedelta(0), destination_concurrency_limit=1)
-    bench.runtime.is_wanted = lambda: False
+    bench.runtime.is_wanted = lambda _others: False
     # Others may wait for the lane of nexthops that nothing good is known of.
     bench.runtime.desk.proven.note_well(NEXTHOP)
     bench.queue(*[[f"r{i}@dest.test"] for i in range(5)])

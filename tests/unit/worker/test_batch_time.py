@@ -14,13 +14,12 @@ class World:
     now: float = 0.0
     overtaken: bool = False
     late: bool = False
-    wanted: bool = True
+    wanted: bool = False
     asked: list[str] = field(default_factory=list)
 
-    def batch(self, *, last_at: float = 1000.0) -> BatchTime:
+    def batch(self) -> BatchTime:
         return BatchTime(
             ends_at=1.0,
-            last_at=last_at,
             seconds=1.0,
             monotonic=lambda: self.now,
             is_wanted=lambda: self.wanted,
@@ -56,8 +55,8 @@ def test_then_it_is_over_for_good_where_something_else_is_to_be_done(*, overtake
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_it_ends_with_the_time_of_a_task_that_has_to_end(*, wanted: bool) -> None:
-    assert wanted is World(now=5.0, wanted=wanted).batch(last_at=5.0).is_over(2)
+def test_it_ends_where_its_task_has_to(*, wanted: bool) -> None:
+    assert wanted is World(now=5.0, wanted=wanted).batch().is_over(2)
 
 
 def test_it_looks_around_once_in_each_batch_time_and_less_often_where_the_process_is_late() -> None:

@@ -177,7 +177,7 @@ def test_a_task_moves_that_has_just_got_on_with_its_nexthop() -> None:
     scene = Scene()
     with scene.heartbeat.watch("a", mock.Mock(urgent=False)) as watch:
         watch.progress()
-        scene.clock.advance(1.0)
+        scene.clock.advance(4.0)
         assert {"a"} == scene.heartbeat.moving()
         scene.clock.advance(2.0)
         assert not scene.heartbeat.moving()

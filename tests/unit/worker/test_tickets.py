@@ -1,5 +1,6 @@
 """A ticket is one connection's: none is opened without, none outlives it, and an idle one gives it up."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -322,6 +323,28 @@ def test_good_news_are_told_in_bulk_and_at_the_end() -> None:
     ticket.end(drained=False)
     (view,) = scene.limits.look(scene.desk.gates(Traffic(nexthop="a.test")))
     assert 6 == view.window
+
+
+@pytest.mark.parametrize(("sessions", "asks"), [(1, 4), (1000, 1)])
+def test_sessions_of_a_process_ask_together_no_more_than_so_often(
+    monkeypatch: pytest.MonkeyPatch, sessions: int, asks: int
+) -> None:
+    scene = Scene()
+    ticket, asked, now = scene.enter("a.test"), 0, time.monotonic()
+    for number in range(1, sessions):
+        scene.enter(f"{number}.test")
+    spend = scene.limits.spend
+
+    def counted(*words: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return spend(*words, **options)
+
+    monkeypatch.setattr(scene.limits, "spend", counted)
+    for second in range(1, 10):
+        monkeypatch.setattr(time, "monotonic", lambda second=second: now + second)
+        ticket.spend(1)
+    assert asks == asked
 
 
 def test_slots_that_cannot_be_given_back_run_out(monkeypatch: pytest.MonkeyPatch) -> None:

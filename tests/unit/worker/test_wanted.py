@@ -33,6 +33,7 @@ class World:
 
     now: float = 0.0
     tasks: int = 10
+    extras: int = 0
     busy: bool = False
     workers: int = 1
     waiting: int = 0
@@ -43,6 +44,7 @@ class World:
     def __post_init__(self) -> None:
         self.wanted = Wanted(
             tasks=lambda: self.tasks,
+            extras=lambda: self.extras,
             threads=10,
             is_busy=lambda: self.busy,
             workers=lambda: self.workers,
@@ -57,8 +59,8 @@ class World:
         return self.waiting
 
 
-def told(world: World, asked: int = 10) -> int:
-    return sum(world.wanted() for _ in range(asked))
+def told(world: World, asked: int = 10, *, others: int = 0) -> int:
+    return sum(world.wanted(others) for _ in range(asked))
 
 
 def test_a_task_ends_for_each_ring_that_waits_for_a_thread() -> None:
@@ -70,7 +72,15 @@ def test_a_task_ends_for_each_ring_that_waits_for_a_thread() -> None:
 
 def test_none_ends_while_there_is_a_thread_for_each_ring() -> None:
     world = World(waiting=3, tasks=9)
-    assert (0, 0) == (told(world), world.looks)
+    assert 0 == told(world)
+
+
+def test_those_end_first_whose_nexthop_is_served_by_others_too() -> None:
+    world = World(waiting=3, extras=4)
+    assert (0, 3) == (told(world), told(world, others=2))
+    world.now += LOOK_SECONDS
+    world.extras = 0
+    assert 3 == told(world)
 
 
 @pytest.mark.parametrize(("ended", "workers", "busy"), [(0, 1, True), (0, 2, False), (1, 2, True)])
@@ -83,9 +93,19 @@ def test_a_broker_that_does_not_answer_ends_no_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "tasks", "workers", "waiting"), [(10, 9, 1, 5), (0, 10, 1, 0), (1, 10, 2, 0), (0, 10, 2, 1)]
+    ("calls", "tasks", "workers", "waiting"),
+    [
+        (10, 5, 1, 5),
+        (3, 6, 1, 1),
+        (1, 9, 1, 0),
+        (0, 9, 1, 1),
+        (0, 9, 2, 5),
+        (0, 10, 1, 0),
+        (1, 10, 2, 0),
+        (0, 10, 2, 1),
+    ],
 )
-def test_where_all_threads_are_taken_one_call_for_help_at_a_time_looks_for_other_workers(
+def test_help_is_called_for_threads_that_no_ring_waits_for_and_one_at_a_time_of_other_workers(
     calls: int, tasks: int, workers: int, waiting: int
 ) -> None:
     world = World(tasks=tasks, workers=workers, waiting=waiting)
