@@ -22,7 +22,6 @@ from mailq.worker.record import Recorder
 from mailq.worker.runtime import Runtime
 from mailq.worker.sharing import Sharing
 from mailq.worker.tickets import Ticket
-from mailq.worker.wanted import never
 
 
 def deliver_batch(
@@ -32,7 +31,7 @@ def deliver_batch(
     *,
     more: bool,
     ends_at: float = float("inf"),
-    is_wanted: Callable[[], bool] = never,
+    is_wanted: Callable[[], bool] = lambda: False,
     ahead: Ahead | None = None,
     on_well: Callable[[], None] = lambda: None,
     on_shared: Callable[[], None] = lambda: None,

@@ -17,7 +17,6 @@ from typing import Final
 from mailq.queue.messages import Lease
 from mailq.queue.overtaking import Rest
 from mailq.worker.runtime import Runtime
-from mailq.worker.wanted import never
 
 _MOST_EXTENSIONS: Final = 7
 
@@ -66,7 +65,7 @@ def time_of(
     runtime: Runtime,
     *,
     ends_at: float,
-    is_wanted: Callable[[], bool] = never,
+    is_wanted: Callable[[], bool],
 ) -> BatchTime:
     """Return when a batch of *count* messages gives way."""
     tenants = {labels.tenant for labels in lease.labels.values()}

@@ -32,11 +32,6 @@ def always(_others: int = 0) -> bool:
     return True
 
 
-def never() -> bool:
-    """Have it go on."""
-    return False
-
-
 def wanted_of(*, tasks: int, crowded: bool, rings: int, relief: bool) -> int:
     """Return how many tasks are to end within a look's time, if their time is up.
 
